@@ -1,0 +1,1 @@
+"""Benchmarks and studies: run from the root of the repository, never shipped in the wheel."""

@@ -1,0 +1,148 @@
+"""The teacher, the students cut out of it, and the diffusion process: diffusers' own parts, no architecture of ours.
+
+All models are `PixArtTransformer2DModel`s over 16x16 RGB in patches of 4, conditioned on one token: the prompt's
+embedding; the null condition is all zeros. The process is Stable Diffusion 1's (scaled linear betas, T = 1000), as
+in the paper on random conditioning. Apart from the rest since training, distilling and drawing all need it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, PixArtTransformer2DModel
+from safetensors.torch import load_file, save_file
+
+TIMESTEPS = 1000
+_BETAS: dict[str, Any] = {
+    "num_train_timesteps": TIMESTEPS,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
+
+def build(*, condition_dims: int, depth: int = 5, heads: int = 5, head_dim: int = 32) -> PixArtTransformer2DModel:
+    """A freshly initialised model from torch's global generator: seed it with `torch.manual_seed` around the call."""
+    return PixArtTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=head_dim,
+        cross_attention_dim=heads * head_dim,
+        in_channels=3,
+        out_channels=3,
+        num_layers=depth,
+        sample_size=16,
+        patch_size=4,
+        norm_num_groups=1,
+        use_additional_conditions=False,
+        caption_channels=condition_dims,
+    )
+
+
+def predict(
+    model: PixArtTransformer2DModel, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
+) -> torch.Tensor:
+    """Predicted noise, float[B, 3, 16, 16], for images float[B, 3, 16, 16], int[B] and conditions float[B, D]."""
+    output = model(noisy, encoder_hidden_states=condition.unsqueeze(1), timestep=timesteps, return_dict=False)[0]
+    return output.float()
+
+
+def training_scheduler() -> DDPMScheduler:
+    """Adds the noise in training and distillation: x_t = sqrt(a_t) x + sqrt(1 - a_t) eps."""
+    return DDPMScheduler(**_BETAS)
+
+
+def sampling_scheduler(steps: int) -> DDIMScheduler:
+    """Draws: deterministic DDIM from the noisiest timestep down, the predicted image clipped to [-1, 1]."""
+    scheduler = DDIMScheduler(**_BETAS, clip_sample=True, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.inference_mode()
+def sample(
+    model: PixArtTransformer2DModel,
+    condition: torch.Tensor,
+    noise: torch.Tensor,
+    *,
+    guidance: float = 2.0,
+    steps: int = 30,
+    batch: int = 128,
+) -> torch.Tensor:
+    """Images float[n, 3, 16, 16] in [-1, 1] for conditions float[n, D] from the given initial noise."""
+    outputs: list[torch.Tensor] = []
+    for rows, x in zip(condition.split(batch), noise.split(batch), strict=True):
+        scheduler = sampling_scheduler(steps)
+        both = torch.cat([rows, torch.zeros_like(rows)])
+        for t in scheduler.timesteps:
+            eps, null = predict(model, torch.cat([x, x]), t.expand(len(both)), both).chunk(2)
+            x = scheduler.step(null + guidance * (eps - null), int(t), x).prev_sample
+        outputs.append(x.clamp(-1, 1))
+    return torch.cat(outputs)
+
+
+def kept_blocks(teacher_depth: int, depth: int) -> list[int]:
+    """Which blocks of the teacher a student keeps: the first, the last, and evenly spaced ones between.
+
+    >>> kept_blocks(5, 3), kept_blocks(5, 2), kept_blocks(5, 4)
+    ([0, 2, 4], [0, 4], [0, 1, 3, 4])
+    """
+    if not 2 <= depth <= teacher_depth:
+        raise ValueError(f"depth={depth!r} must lie between 2 and the teacher's {teacher_depth}.")
+    return [int(i) for i in np.rint(np.linspace(0, teacher_depth - 1, depth) + 1e-9)]
+
+
+def student_from_teacher(teacher: PixArtTransformer2DModel, depth: int) -> PixArtTransformer2DModel:
+    """The teacher with blocks removed (BK-SDM's manner): all weights that stay are copies of the teacher's."""
+    config = teacher.config
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the global generator alone
+        student = build(
+            condition_dims=config["caption_channels"],
+            depth=depth,
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+        )
+    new_index = {old: new for new, old in enumerate(kept_blocks(config["num_layers"], depth))}
+    state: dict[str, torch.Tensor] = {}
+    for name, value in teacher.state_dict().items():
+        if name.startswith("transformer_blocks."):
+            _, old, rest = name.split(".", 2)
+            if int(old) not in new_index:
+                continue
+            name = f"transformer_blocks.{new_index[int(old)]}.{rest}"
+        state[name] = value.clone()
+    student.load_state_dict(state)
+    return student
+
+
+STUDENTS: dict[str, Callable[[PixArtTransformer2DModel], PixArtTransformer2DModel]] = {
+    f"depth{depth}": partial(student_from_teacher, depth=depth) for depth in (4, 3, 2)
+}
+"""Students by name; a new kind is one more entry."""
+
+
+def save_teacher(model: PixArtTransformer2DModel, folder: Path, log: dict[str, Any]) -> None:
+    """Writes `teacher.safetensors` (float16) and `teacher.json` (what `build` needs, beside the training log)."""
+    config = model.config
+    arguments = {
+        "condition_dims": config["caption_channels"],
+        "depth": config["num_layers"],
+        "heads": config["num_attention_heads"],
+        "head_dim": config["attention_head_dim"],
+    }
+    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "teacher.safetensors")
+    (folder / "teacher.json").write_text(json.dumps({"model": arguments, "training": log}, indent=1) + "\n")
+
+
+def load_teacher(folder: Path) -> PixArtTransformer2DModel:
+    """The committed teacher in float32, frozen."""
+    arguments = json.loads((folder / "teacher.json").read_text())["model"]
+    with torch.random.fork_rng(devices=[]):
+        model = build(**arguments)
+    model.load_state_dict({k: v.float() for k, v in load_file(folder / "teacher.safetensors").items()})
+    return model.eval().requires_grad_(False)
