@@ -1,0 +1,63 @@
+"""aria-sampling: draw more of a dataset where it is still worth it.
+
+A *pool* of items is cut into coarse *regions* (`Partition`); an estimator tracks the *discrepancy* of each
+online; an `Allocator` draws items region by region, more where the discrepancy persists, while your loss
+and your training loop stay what they were.
+
+Importing this package loads NumPy only. The PyTorch side is `aria_sampling.torch`.
+"""
+
+from importlib.metadata import version as _version
+
+from aria_sampling._errors import FeedbackLagError as FeedbackLagError
+from aria_sampling._errors import PartitionFileError as PartitionFileError
+from aria_sampling._errors import StateError as StateError
+from aria_sampling.allocation import Policy as Policy
+from aria_sampling.allocation import PoolPolicy as PoolPolicy
+from aria_sampling.allocation import Proportional as Proportional
+from aria_sampling.allocation import UniformPolicy as UniformPolicy
+from aria_sampling.allocator import Allocator as Allocator
+from aria_sampling.allocator import Draw as Draw
+from aria_sampling.conditioning import ConstantSwitch as ConstantSwitch
+from aria_sampling.conditioning import ExponentialSwitch as ExponentialSwitch
+from aria_sampling.conditioning import RandomConditioning as RandomConditioning
+from aria_sampling.conditioning import SigmoidSwitch as SigmoidSwitch
+from aria_sampling.conditioning import Switch as Switch
+from aria_sampling.conditioning import SwitchSchedule as SwitchSchedule
+from aria_sampling.estimation import Ema as Ema
+from aria_sampling.estimation import EmaBank as EmaBank
+from aria_sampling.estimation import Estimate as Estimate
+from aria_sampling.estimation import Estimator as Estimator
+from aria_sampling.estimation import Feedback as Feedback
+from aria_sampling.estimation import TimestepProfile as TimestepProfile
+from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
+from aria_sampling.partition import Partition as Partition
+
+__version__ = _version("aria-sampling")
+
+__all__ = [
+    "Allocator",
+    "ConstantSwitch",
+    "Draw",
+    "Ema",
+    "EmaBank",
+    "Estimate",
+    "Estimator",
+    "ExponentialSwitch",
+    "Feedback",
+    "FeedbackLagError",
+    "KMeansPartitioner",
+    "Partition",
+    "PartitionFileError",
+    "Policy",
+    "PoolPolicy",
+    "Proportional",
+    "RandomConditioning",
+    "SigmoidSwitch",
+    "StateError",
+    "Switch",
+    "SwitchSchedule",
+    "TimestepProfile",
+    "UniformPolicy",
+    "__version__",
+]

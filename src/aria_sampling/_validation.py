@@ -1,0 +1,102 @@
+"""Checks of arguments, and the one form that their messages take.
+
+Every message names the argument, what was expected and what came. The functions return the value in
+the form the rest of the library works with (``int``, ``float``, ``int64`` or ``float64`` arrays).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from aria_sampling._typing import AnyArray, FloatArray, IntArray
+
+__all__ = ["float_vector", "int_vector", "integer", "real"]
+
+
+def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
+    """Return `value` as an int in ``[low, high]``; raise ValueError for anything else."""
+    expected = f"an integer >= {low}" if high is None else f"an integer in [{low}, {high}]"
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r}: expected {expected}, got a bool")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name}={number}: expected {expected}")
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    low: float,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return `value` as a finite float between `low` and `high`; raise ValueError for anything else."""
+    left, right = "(" if open_low else "[", ")" if open_high or high == math.inf else "]"
+    expected = f"a finite number in {left}{low:g}, {high:g}{right}"
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        raise ValueError(f"{name}={value!r}: expected {expected}, not a bool or text")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
+    below = number <= low if open_low else number < low
+    above = number >= high if open_high else number > high
+    if not math.isfinite(number) or below or above:
+        raise ValueError(f"{name}={number!r}: expected {expected}")
+    return number
+
+
+def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
+    """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
+    try:
+        array: AnyArray = np.asarray(values)
+    except Exception as error:
+        raise ValueError(
+            f"{name}: expected a one-dimensional array of {what}, got {type(values).__name__}, "
+            f"which NumPy cannot read ({error}); detach a tensor and move it to the CPU first"
+        ) from error
+    if array.ndim != 1:
+        hint = "; a loss that is already averaged cannot be credited: use reduction='none'"
+        raise ValueError(
+            f"{name}: expected a one-dimensional array of {what}, got shape {array.shape}"
+            + (hint if array.ndim == 0 else "")
+        )
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name}: expected {length} {what}, got {len(array)}")
+    return array
+
+
+def int_vector(name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None) -> IntArray:
+    """Return `values` as int64[n] within ``[low, high)``.
+
+    Raises ValueError for another number of dimensions or length, for floats, bools and strings (a float
+    cannot carry every id), and for values out of range; an empty array of any dtype is fine.
+    """
+    array = _vector(name, values, length, "integers")
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
+    least, most = int(array.min()), int(array.max())
+    if least < low or (high is not None and most >= high):
+        wanted = f">= {low}" if high is None else f"in [{low}, {high})"
+        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}")
+    return array.astype(np.int64, copy=False)
+
+
+def float_vector(name: str, values: Any, *, length: int | None = None) -> FloatArray:
+    """Return `values` as float64[n]; non-finite numbers pass. Raises ValueError for other shapes or dtypes."""
+    array = _vector(name, values, length, "numbers")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array.astype(np.float64, copy=False)

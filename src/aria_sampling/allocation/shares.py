@@ -1,0 +1,136 @@
+"""Targets, water-filling and caps: the arithmetic between log φ and the probabilities of regions.
+
+Pure functions on float64 vectors of one number a region. Sources: the project's theory page, "Allocation"
+(target times φ with a floor) and "Effort that comes anyway" (water-filling).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from aria_sampling._typing import FloatArray
+from aria_sampling._validation import float_vector, real
+
+__all__ = ["capped", "shares", "target_shares", "tilt", "water_fill"]
+
+
+def target_shares(target: Any, sizes: Any) -> FloatArray:
+    """Return the target q: the share of each region, float64 [n_regions], summing to 1.
+
+    Args:
+        target: ``"pool"`` (by size), ``"uniform"`` (all alike), a number tau in [0, 1] (size**tau: between
+            the two), or real [n_regions], not negative, not all zero (normalised; 0 is never drawn).
+        sizes: Items in each region, [n_regions].
+
+    Raises:
+        ValueError: `target` is none of these.
+    """
+    sizes = np.asarray(sizes, dtype=np.float64)
+    named = {"pool": 1.0, "uniform": 0.0}
+    if isinstance(target, str):
+        if target not in named:
+            raise ValueError(
+                f"target={target!r}: expected 'pool', 'uniform', a number in [0, 1], or one share a region"
+            )
+        target = named[target]
+    if np.ndim(target) == 0:
+        raw = sizes ** real("target", target, low=0, high=1)
+    else:
+        raw = float_vector("target", target, length=len(sizes))
+        if not (np.isfinite(raw).all() and (raw >= 0).all() and raw.any()):
+            raise ValueError(
+                "target: expected finite shares, none negative and not all 0, got values from "
+                f"{raw.min()} to {raw.max()}"
+            )
+        raw = raw / raw.max()
+    return raw / raw.sum()
+
+
+def tilt(q: FloatArray, log_phi: FloatArray) -> FloatArray:
+    """Return q·φ normalised to 1, [n_regions]; q itself where every q·φ is 0.
+
+    Computed from differences of log φ, so it neither overflows nor depends on the scale of φ.
+    """
+    top = log_phi[q > 0].max()
+    if not math.isfinite(top):
+        return q
+    with np.errstate(under="ignore"):
+        raw = q * np.exp(np.minimum(log_phi - top, 0.0))
+    return raw / raw.sum()
+
+
+def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray:
+    """Return x = max(mu·u - s, 0) with the level mu at which x sums to `x_total`, [n_regions].
+
+    Args:
+        u: Wanted shares of all effort, not negative, not all 0; regions with u = 0 get nothing.
+        s: Effort that comes anyway, not negative, in the unit of `x_total`.
+        x_total: Effort to hand out, positive.
+
+    With s = 0 it is ``x_total * u / sum(u)``. Exact: one sort by s/u finds which regions stay dry.
+    """
+    x = np.zeros_like(u)
+    wet = np.flatnonzero(u > 0)
+    with np.errstate(over="ignore"):
+        order = wet[np.argsort(s[wet] / u[wet], kind="stable")]
+    level = (x_total + np.cumsum(s[order])) / np.cumsum(u[order])  # if just the first 1, 2, ... are filled
+    with np.errstate(over="ignore"):
+        fills = max(1, int(np.count_nonzero(level * u[order] > s[order])))
+    filled = order[:fills]
+    x[filled] = np.maximum(level[fills - 1] * u[filled] - s[filled], 0.0)
+    return x * (x_total / x.sum())  # rounding only
+
+
+def capped(share: FloatArray, cap: FloatArray) -> FloatArray:
+    """Return min(c·share, cap) with the scale c at which it sums to 1: what is cut off goes to the others.
+
+    Args:
+        share: Not negative, summing to 1, [n_regions].
+        cap: Not negative, summing to at least 1, [n_regions]. If the regions with a share cannot take
+            all of it, the rest goes to the other ones in proportion to their caps.
+    """
+    if (share <= cap).all():
+        return share
+    room = float(cap[share > 0].sum())
+    if room <= 1.0:
+        out = np.where(share > 0, cap, 0.0)
+        spare = np.where(share > 0, 0.0, cap)
+        return out + (1.0 - room) * spare / spare.sum() if spare.any() else out / room
+    held = share > 0
+    with np.errstate(divide="ignore", over="ignore"):
+        order = np.argsort(np.where(held, cap / np.where(held, share, 1.0), np.inf), kind="stable")
+    # if just the first 0, 1, ... regions are cut to their caps, the others scale by (1 - caps) / shares
+    cut = np.concatenate(([0.0], np.cumsum(cap[order])[:-1]))
+    rest = np.cumsum(share[order][::-1])[::-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = (1.0 - cut) / rest
+    first = int(np.argmax(scale * share[order] <= cap[order]))
+    out = cap.copy()
+    out[order[first:]] = scale[first] * share[order[first:]]
+    return out
+
+
+def shares(
+    q: FloatArray,
+    log_phi: FloatArray | None,
+    *,
+    floor: float,
+    effort: FloatArray | None = None,
+    cap: FloatArray | None = None,
+) -> FloatArray:
+    """Return the probability of each region, float64 [n_regions], summing to 1.
+
+    ``p = (1 - floor)·x + floor·q``, where x is q·φ normalised, filled up around `effort` if there is any,
+    and cut to `cap`. ``log_phi=None`` means that nothing is known yet: then p = q.
+    """
+    if log_phi is None or not np.isfinite(log_phi[q > 0]).any():
+        return q
+    x = tilt(q, log_phi)
+    if effort is not None and effort.any():
+        x = water_fill(x, effort)
+    if cap is not None:
+        x = capped(x, cap)
+    return (1 - floor) * x + floor * q

@@ -1,0 +1,400 @@
+"""`Allocator`: partition + estimator + policy + lag. Where the parts become one online allocation.
+
+One round is ``draw`` -> ``observe`` (once, or in parts) -> ``step``:
+
+>>> import aria_sampling as aria
+>>> allocator = aria.Allocator(aria.Partition.from_labels([0] * 90 + [1] * 10), target="uniform", seed=0)
+>>> for _ in range(200):
+...     draw = allocator.draw(16)
+...     allocator.observe(draw.regions, 1.0 + 3.0 * (draw.regions == 1))  # region 1 lags behind
+...     allocator.step()
+>>> allocator.probabilities.round(2).tolist()  # 0.8 * (1, 4) / 5 + 0.2 * (1, 1) / 2
+[0.26, 0.74]
+
+The order of events decides what a draw may know (lag determinism): draw r uses the feedback of rounds up
+to r - 1 - lag, whether or not more has arrived, so the stream does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aria_sampling._errors import FeedbackLagError, StateError
+from aria_sampling._state import take
+from aria_sampling._typing import FloatArray, IntArray
+from aria_sampling._validation import float_vector, int_vector, integer, real
+from aria_sampling.allocation import Policy, Proportional
+from aria_sampling.allocation.shares import capped, shares, target_shares
+from aria_sampling.drawing import (
+    forced_regions,
+    permuted_positions,
+    random_words,
+    systematic_counts,
+    uniforms,
+)
+from aria_sampling.estimation import EmaBank, Estimate, Estimator, Feedback
+from aria_sampling.partition import Partition
+from aria_sampling.progress import SCHEMA, Progress
+
+if TYPE_CHECKING:
+    from aria_sampling.torch import AriaSampler
+
+__all__ = ["Allocator", "Draw"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The rows of one round, in the order in which they are to be used.
+
+    Attributes:
+        items: Items of the pool, int64 [n].
+        regions: Region of each, int64 [n].
+        probabilities: Effective probability of that region in this draw, forced visits included,
+            float64 [n]; the region's, not the item's.
+        weights: Importance weight target / probability of each row, float64 [n]: at most 1/floor, or
+            2/floor in a draw with forced visits. They make an average over the drawn rows an unbiased one
+            over the target; training without them puts the effort where the allocator says.
+        round: Number of the round, from 0.
+        forced: How many regions were visited because they had been left alone for too long.
+    """
+
+    items: IntArray
+    regions: IntArray
+    probabilities: FloatArray
+    weights: FloatArray
+    round: int
+    forced: int = 0
+
+
+@dataclass(eq=False)
+class _OpenRound:
+    """A draw whose feedback is still to come, and what is needed to make it a part of the saved state."""
+
+    draw: Draw
+    present: IntArray | None
+    visited: IntArray
+    counts: IntArray
+    fed_regions: list[IntArray] = field(default_factory=list[IntArray])
+    fed_losses: list[FloatArray] = field(default_factory=list[FloatArray])
+
+
+class Allocator:
+    """Draws items of a pool region by region, more where the discrepancy persists.
+
+    Args:
+        partition: The pool, cut into regions.
+        estimator: Tracks the discrepancy of every region; default `EmaBank`.
+        policy: Turns estimates into effort; default `Proportional`.
+        floor: Share of every draw that follows the target whatever the estimates say, in (0, 1]. Bounds
+            the weights by 1/floor and keeps every region under observation. A baseline policy sets it to 1.
+        target: What the regions are worth, the mass q. ``"pool"``: their size (keeps the pool's
+            objective). ``"uniform"``: each region alike (lifts unseen and rare ones). A number tau in
+            [0, 1]: size**tau. Or real [n_regions]; a region with 0 is never drawn. A baseline sets its own.
+        max_gap: Non-empty draws after which a region that was not drawn is visited for certain; default
+            ``ceil(8 * n_regions / n)``, n the moving average of the draw size. Baselines force nothing.
+        max_repeat: The most that any item may be drawn per n_items draws, at least 1: caps the share of
+            every region at ``max_repeat * size / n_items`` (in the target too), so that a tiny region
+            cannot take over. Default no cap.
+        seed: Key of all randomness, 0 <= seed < 2**64.
+        lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
+            0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
+
+    Raises:
+        ValueError: An argument of the wrong type or out of its range.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        *,
+        estimator: Estimator | None = None,
+        policy: Policy | None = None,
+        floor: float = 0.2,
+        target: Any = "pool",
+        max_gap: int | None = None,
+        max_repeat: float | None = None,
+        seed: int = 0,
+        lag: int = 0,
+    ) -> None:
+        self.partition = _instance("partition", partition, Partition)
+        self.estimator = _instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
+        self.policy = _instance("policy", Proportional() if policy is None else policy, Policy)
+        self.seed = integer("seed", seed, low=0, high=2**64 - 1)
+        self.lag = integer("lag", lag, low=0)
+        self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
+        self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
+        baseline = self.policy.baseline
+        floor = real("floor", floor, low=0, high=1, open_low=True)
+        self.floor = floor if baseline is None else 1.0
+        q = target_shares(target if baseline is None else baseline, partition.sizes)
+        self._cap = None
+        if self.max_repeat is not None:
+            self._cap = np.where(q > 0, self.max_repeat * partition.sizes / partition.n_items, 0.0)
+            if self._cap.sum() < 1 - 1e-12:
+                raise ValueError(
+                    f"max_repeat={self.max_repeat}: the regions with a positive target hold a share of "
+                    f"{self._cap.sum() / self.max_repeat:.3g} of the pool, so expected at least "
+                    f"{self.max_repeat / self._cap.sum():.3g}"
+                )
+            q = capped(q, self._cap)
+        q.flags.writeable = False
+        self.target: FloatArray = q
+        self._progress = Progress.start(self.estimator, self.policy, n_regions=partition.n_regions, lag=self.lag)
+        self.rewind()
+
+    # -- a round ---------------------------------------------------------------------------------------
+
+    def draw(self, n: int, *, present: Any = None) -> Draw:
+        """Open a round and draw n items.
+
+        Args:
+            n: Number of items, at least 1.
+            present: Regions of the rows that train anyway in this round, integers [m]: effort is filled
+                up around what regions get without being drawn. Baselines ignore it.
+
+        Raises:
+            ValueError: n is no positive integer, or `present` no vector of regions. Nothing is changed.
+            FeedbackLagError: The feedback this draw needs has not arrived: lag is too small.
+        """
+        return self._open(integer("n", n, low=1), present)
+
+    def skip(self, *, present: Any = None) -> Draw:
+        """Open a round that draws nothing, so that rounds keep step with training steps that need no draw.
+
+        Raises as `draw` does.
+        """
+        return self._open(0, present)
+
+    def _open(self, n: int, present: Any) -> Draw:
+        if present is not None:
+            present = int_vector("present", present, high=self.partition.n_regions).copy()
+        if self.policy.baseline is not None:
+            present = None
+        if len(self._open_rounds) > self.lag:
+            raise FeedbackLagError(_lag_message(self.round, len(self._open_rounds), self.lag))
+        round_ = self.round + len(self._open_rounds)
+        cursors = self._ahead
+        cursors.announce(n, present)
+        if n:
+            opened = _OpenRound(*self._draw_rows(n, round_, present))
+        else:
+            none, no = np.empty(0, np.int64), np.empty(0)
+            opened = _OpenRound(Draw(none, none, no, no, round_), present, none, none)
+        cursors.advance(opened.visited, opened.counts)
+        self._open_rounds.append(opened)
+        return opened.draw
+
+    def _draw_rows(
+        self, n: int, round_: int, present: IntArray | None
+    ) -> tuple[Draw, IntArray | None, IntArray, IntArray]:
+        """Return the draw of n rows, `present`, and the visited regions with their counts."""
+        words = random_words(self.seed, _DRAW_STREAM, round_, n + 1)
+        p = self._probabilities(round_)
+        forced = self._forced_regions(n)
+        counts = systematic_counts(p, n - len(forced), float(uniforms(words[:1])[0]))
+        if len(forced):
+            counts[forced] += 1
+            p = p * ((n - len(forced)) / n)
+            p[forced] += 1 / n
+        visited = np.flatnonzero(counts)
+        times = counts[visited]
+        place = np.repeat(np.arange(len(visited)), times)
+        nth = np.arange(n) - np.repeat(np.cumsum(times) - times, times)  # 0, 1, ... inside each region
+        shuffle = np.argsort(words[1:], kind="stable")  # so that any contiguous block is a fair part of the draw
+        place, nth = place[shuffle], nth[shuffle]
+        regions = visited[place]
+        sizes = self.partition.sizes[regions]
+        position = permuted_positions(self.seed, regions, self._ahead.visits[regions] + nth, sizes)
+        items = self.partition.order[self.partition.offsets[regions] + position].astype(np.int64)
+        probabilities = p[regions]
+        weights = self.target[regions] / probabilities
+        draw = Draw(items, regions, probabilities, weights, round_, len(forced))
+        return draw, present, visited, times
+
+    def _forced_regions(self, n: int) -> IntArray:
+        """Return the regions that the coming draw of n must visit."""
+        if self.policy.baseline is not None:
+            return np.empty(0, np.int64)
+        max_gap = self._ahead.default_max_gap() if self.max_gap is None else self.max_gap
+        return forced_regions(self._ahead.gaps(), self.target, max_gap=max_gap, most=n // 2)
+
+    def _probabilities(self, round_: int) -> FloatArray:
+        """Return the probabilities of regions in a draw of that round, before forced visits."""
+        log_phi = self._progress.log_phi(round_, self.lag)
+        return shares(self.target, log_phi, floor=self.floor, effort=self._ahead.effort(), cap=self._cap)
+
+    def observe(self, regions: Any, losses: Any) -> None:
+        """Credit losses to regions, in the oldest open round. Any number of times, any subset of its rows.
+
+        Args:
+            regions: Integers [m], the region of each row.
+            losses: Real [m], one loss a row, in any unit; their mean is the region's discrepancy.
+                Non-finite ones (or of size 1e150 and more) are dropped and counted in `metrics`.
+
+        Raises:
+            ValueError: Another shape, dtype or length, or a region out of range. Nothing is changed.
+            RuntimeError: No round is open.
+        """
+        opened = self._oldest("observe")
+        regions = int_vector("regions", regions, high=self.partition.n_regions)
+        losses = float_vector("losses", losses, length=len(regions))
+        opened.fed_regions.append(regions.copy())
+        opened.fed_losses.append(losses.copy())
+
+    def step(self) -> None:
+        """Close the oldest open round, with or without feedback. RuntimeError if none is open."""
+        opened = self._oldest("step")
+        feedback = Feedback.from_rows(
+            np.concatenate([np.empty(0, np.int64), *opened.fed_regions]),
+            np.concatenate([np.empty(0), *opened.fed_losses]),
+            n_regions=self.partition.n_regions,
+        )
+        progress = self._progress
+        progress.learn(self.estimator, self.policy, feedback)
+        progress.cursors.announce(len(opened.draw.items), opened.present)
+        progress.cursors.advance(opened.visited, opened.counts)
+        progress.forced += opened.draw.forced
+        self._open_rounds.popleft()
+
+    def rewind(self) -> None:
+        """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
+        self._open_rounds: deque[_OpenRound] = deque()
+        self._ahead = self._progress.cursors.copy()
+
+    def _oldest(self, what: str) -> _OpenRound:
+        if not self._open_rounds:
+            raise RuntimeError(
+                f"{what}() without an open round: call draw() first; each draw() opens one round and "
+                "each step() (or the observe() of a sampler) closes one"
+            )
+        return self._open_rounds[0]
+
+    # -- what it knows ---------------------------------------------------------------------------------
+
+    @property
+    def round(self) -> int:
+        """Number of closed rounds."""
+        return self._progress.round
+
+    @property
+    def open_rounds(self) -> tuple[Draw, ...]:
+        """The draws whose rounds are open, oldest first."""
+        return tuple(opened.draw for opened in self._open_rounds)
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """What the next draw follows, before forced visits: float64 [n_regions], summing to 1."""
+        return self._probabilities(self.round + min(len(self._open_rounds), self.lag)).copy()
+
+    def estimate(self) -> Estimate:
+        """Return what is believed of every region, all closed rounds considered (whatever the lag)."""
+        return self.estimator.estimate(self._progress.estimator)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is worth logging, as floats.
+
+        ``round``, ``open_rounds``; ``dropped_losses`` and ``forced_visits`` so far; ``visited`` share of
+        regions with feedback; ``discrepancy`` under the target and ``discrepancy_max``; ``effective_regions``
+        (exp of the entropy of the probabilities); ``top_share`` and ``top_boost``, the largest probability
+        and the largest ratio to the target; ``ess``, the effective sample size per row when losses are
+        weighted, 1 / sum(q**2 / p); ``passes``, draws per item of the pool.
+        """
+        p, q = self.probabilities, self.target
+        estimate = self.estimate()
+        held, drawn, known = q > 0, p > 0, estimate.count > 0
+        return {
+            "round": float(self.round),
+            "open_rounds": float(len(self._open_rounds)),
+            "dropped_losses": float(self._progress.dropped),
+            "forced_visits": float(self._progress.forced),
+            "visited": float(known.mean()),
+            "discrepancy": float((q * estimate.mean).sum()),
+            "discrepancy_max": float(estimate.mean[known].max()) if known.any() else float("nan"),
+            "effective_regions": float(np.exp(-(p[drawn] * np.log(p[drawn])).sum())),
+            "top_share": float(p.max()),
+            "top_boost": float((p[held] / q[held]).max()),
+            "ess": float(1 / (q[held] ** 2 / p[held]).sum()),
+            "passes": float(self._progress.cursors.visits.sum() / self.partition.n_items),
+        }
+
+    def sampler(self, *, batch_size: int, num_samples: int) -> AriaSampler:
+        """Return a `torch.utils.data.Sampler` that draws from this allocator; see `aria_sampling.torch.AriaSampler`."""
+        from aria_sampling.torch import AriaSampler
+
+        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples)
+
+    # -- saving ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to continue from the last closed round, bit for bit.
+
+        Ints, floats, strings, bytes, lists and dictionaries only; size O(n_regions * (lag + 1)). Open
+        rounds are not part of it: after loading they are drawn again, the same.
+        """
+        return {
+            "schema": SCHEMA,
+            "fingerprint": self.partition.fingerprint,
+            "n_regions": self.partition.n_regions,
+            "config": self._config(),
+            **self._progress.to_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`. Open rounds are forgotten.
+
+        Raises:
+            StateError: (a ValueError) the state is damaged, or of another schema, pool or configuration:
+                the message says what differs. Nothing is changed.
+        """
+        pool = self.partition
+        for what, key, kind, mine in (
+            ("version of this library", "schema", int, SCHEMA),
+            ("pool", "n_regions", int, pool.n_regions),
+            ("pool", "fingerprint", str, pool.fingerprint),
+        ):
+            if (its := take(state, key, kind)) != mine:
+                raise StateError(f"state of another {what}: it has {key}={its!r}, this allocator {mine!r}")
+        its, mine = take(state, "config", dict), self._config()
+        differ = [
+            f"{key}: {its.get(key)} there, {mine.get(key)} here"
+            for key in sorted({*its, *mine})
+            if its.get(key) != mine.get(key)
+        ]
+        if differ:
+            raise StateError("state of another configuration: " + "; ".join(differ))
+        self._progress = self._progress.from_state(state)
+        self.rewind()
+
+    def _config(self) -> dict[str, str]:
+        """Return what must be equal for a state to fit, as text."""
+        target = hashlib.blake2b(self.target.astype("<f8").tobytes(), digest_size=8).hexdigest()
+        settings = {name: repr(getattr(self, name)) for name in _SETTINGS}
+        return {**settings, "target": target}
+
+
+_DRAW_STREAM = 0
+_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "seed", "lag")
+
+
+def _instance(name: str, value: Any, kind: type) -> Any:
+    """Return `value`; ValueError unless it is an instance of `kind`."""
+    if not isinstance(value, kind):
+        hint = ": pass an instance, not the class" if isinstance(value, type) else ""
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}{hint}")
+    return value
+
+
+def _lag_message(closed: int, open_rounds: int, lag: int) -> str:
+    """Return what to say when a draw runs ahead of its feedback."""
+    return (
+        f"draw of round {closed + open_rounds}: needs the feedback of round {closed + open_rounds - 1 - lag} "
+        f"(lag={lag}), but rounds {closed} to {closed + open_rounds - 1} are still open. If a loader draws ahead "
+        f"(workers, prefetch), make the Allocator with lag={open_rounds} or more (num_workers * prefetch_factor; "
+        "one more under accelerate); if not, each draw() must be followed by observe() and step(), or by step() "
+        "alone where there is no feedback"
+    )

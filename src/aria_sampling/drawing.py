@@ -1,0 +1,189 @@
+"""From probabilities of regions to items: systematic counts, forced visits, and cursors without replacement.
+
+Three ideas, each exact (theory page, "Drawing"):
+
+- **Systematic counts.** One uniform number places n equally spaced points on the cumulated
+  probabilities. Every region gets ``floor(n p)`` or ``ceil(n p)`` draws, n·p on average, n in total.
+- **Forced visits.** A region left alone for too long is drawn once for certain, the others share what is
+  left of the draw. Seen as a mixture this changes the probabilities a little, and the effective ones are
+  those that weights must use.
+- **A keyed bijection instead of a shuffled list.** The j-th visit to a region returns the j-th item of a
+  pseudo-random permutation that is computed, not stored; so all items of a region come once before any
+  comes twice, and the whole state is one cursor a region.
+
+All randomness is a function of (seed, what, round or region): nothing is consumed, so nothing needs to be
+replayed to resume.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aria_sampling._typing import FloatArray, IntArray, State
+
+__all__ = ["Cursors", "forced_regions", "permuted_positions", "random_words", "systematic_counts", "uniforms"]
+
+_Words = NDArray[np.uint64]
+_FEISTEL_ROUNDS = 6  # with four, the successor of an item is visibly not uniform in regions of about 100
+_EMA_RATE = 0.02  # of the draw size, and of the effort that comes anyway
+
+
+def random_words(seed: int, stream: int, round_: int, n: int) -> _Words:
+    """Return n random 64-bit words, uint64 [n], a function of the arguments alone (Philox 4x64)."""
+    source = np.random.Philox(key=seed | stream << 64, counter=round_ << 128)
+    return np.atleast_1d(np.asarray(source.random_raw(n), dtype=np.uint64))
+
+
+def uniforms(words: _Words) -> FloatArray:
+    """Return each word as a number in [0, 1), float64 of the same shape, from its upper 53 bits."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def systematic_counts(p: FloatArray, n: int, u: float) -> IntArray:
+    """Return how often each region is drawn, int64 [n_regions], summing to n.
+
+    Args:
+        p: Probabilities, [n_regions], summing to 1.
+        n: Number of draws, not negative.
+        u: Uniform in [0, 1). Averaged over u, the counts are exactly n·p.
+    """
+    ends = np.minimum(np.cumsum(p) * n, n)
+    ends[np.flatnonzero(p)[-1] :] = n  # rounding must neither lose the last draw nor hand it to a region with p = 0
+    return np.diff(np.floor(ends + u).astype(np.int64), prepend=0)
+
+
+def forced_regions(gaps: IntArray, q: FloatArray, *, max_gap: int, most: int) -> IntArray:
+    """Return the regions to visit for certain: those with a gap of `max_gap` or more, oldest first, int64 [m].
+
+    At most `most` of them; a region with q = 0 never; of equally old ones the lower numbers first.
+    """
+    if most < 1:
+        return np.empty(0, np.int64)
+    due = np.flatnonzero((gaps >= max_gap) & (q > 0))
+    if len(due) > most:
+        due = due[np.argsort(-gaps[due], kind="stable")[:most]]
+    return due
+
+
+def permuted_positions(seed: int, regions: IntArray, visits: IntArray, sizes: IntArray) -> IntArray:
+    """Return where in its region each visit lands, int64 [n] in ``0..sizes-1``.
+
+    Args:
+        seed: Key of the permutations.
+        regions: Region of each visit, [n].
+        visits: How many visits the region had before, [n]; ``visits // size`` is the cycle. In every
+            cycle of a region each position comes exactly once.
+        sizes: Size of that region, [n].
+
+    A mixed-radix Feistel network on pairs (left, right) with about the square root of the size each. The
+    pairs may be a few more than the positions: those outside are sent through again until they are inside.
+    """
+    size = sizes.astype(np.uint64)
+    cycle, x = np.divmod(visits.astype(np.uint64), size)
+    key = _mix(_mix(regions.astype(np.uint64) + np.uint64(seed)) ^ (cycle * _ODD))
+    left = np.ceil(np.sqrt(sizes)).astype(np.uint64)
+    right = -(-sizes // left.astype(np.int64)).astype(np.int64)
+    radix = left, right.astype(np.uint64)
+    x = _feistel(x, *radix, key)
+    outside = np.flatnonzero(x >= size)
+    while len(outside):
+        x[outside] = _feistel(x[outside], radix[0][outside], radix[1][outside], key[outside])
+        outside = outside[x[outside] >= size[outside]]
+    return x.astype(np.int64)
+
+
+def _feistel(x: _Words, left: _Words, right: _Words, key: _Words) -> _Words:
+    """Return a keyed permutation of ``0..left*right-1``, applied to each x."""
+    a, b = np.divmod(x, right)
+    for step in range(_FEISTEL_ROUNDS):
+        salt = key + np.uint64((step + 1) * 0xD1B54A32D192ED03 % 2**64)
+        if step % 2:
+            b = (b + _mix(salt ^ (a * _ODD)) % right) % right
+        else:
+            a = (a + _mix(salt ^ (b * _ODD)) % left) % left
+    return a * right + b
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
+
+
+def _mix(x: _Words) -> _Words:
+    """Return each word with its bits mixed: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(eq=False)
+class Cursors:
+    """What the draws so far have left behind: O(n_regions), and all that the next draw needs of them.
+
+    Attributes:
+        visits: Draws from each region so far, int64 [n_regions].
+        last: Number of the non-empty draw that visited each region last, int64 [n_regions]; -1: none.
+        draws: Number of non-empty draws so far.
+        size: Moving average of their sizes.
+        present: Moving average of the rows of each region that came anyway, float64 [n_regions].
+        drawn: Moving average of the rows drawn, on the same clock.
+    """
+
+    visits: IntArray
+    last: IntArray
+    present: FloatArray
+    draws: int = 0
+    size: float = 0.0
+    drawn: float = 0.0
+
+    @classmethod
+    def start(cls, n_regions: int) -> Cursors:
+        """Return the cursors before any draw."""
+        return cls(np.zeros(n_regions, np.int64), np.full(n_regions, -1, np.int64), np.zeros(n_regions))
+
+    def copy(self) -> Cursors:
+        """Return an independent copy."""
+        return Cursors(self.visits.copy(), self.last.copy(), self.present.copy(), self.draws, self.size, self.drawn)
+
+    def announce(self, n: int, present: IntArray | None) -> None:
+        """Take in what the coming draw consists of: n rows drawn, and rows of the regions `present`."""
+        if present is not None and len(present):
+            self.present *= 1 - _EMA_RATE
+            self.present += _EMA_RATE * np.bincount(present, minlength=len(self.present))
+        elif self.present.any():
+            self.present *= 1 - _EMA_RATE
+        self.drawn += _EMA_RATE * (n - self.drawn)
+        if n:
+            self.size = float(n) if self.draws == 0 else self.size + _EMA_RATE * (n - self.size)
+
+    def effort(self) -> FloatArray | None:
+        """Return the rows of each region that come anyway, per row drawn, float64 [n_regions]; None: never any."""
+        return self.present / self.drawn if self.drawn > 0 and self.present.any() else None
+
+    def gaps(self) -> IntArray:
+        """Return how many non-empty draws ago each region was visited, the coming draw included, int64 [n_regions]."""
+        return self.draws - self.last
+
+    def default_max_gap(self) -> int:
+        """Return the gap at which a visit is forced by default: 8 draws' worth of visits for every region."""
+        return math.ceil(8 * len(self.last) / self.size) if self.size > 0 else 1
+
+    def advance(self, regions: IntArray, counts: IntArray) -> None:
+        """Take in the draw itself: `counts` rows from each of `regions` (distinct)."""
+        if len(regions):
+            self.visits[regions] += counts
+            self.last[regions] = self.draws
+            self.draws += 1
+
+    def to_state(self) -> State:
+        """Return all of it as named arrays."""
+        scalars = np.array([self.draws, self.size, self.drawn], np.float64)
+        return {"visits": self.visits, "last": self.last, "present": self.present, "scalars": scalars}
+
+    @classmethod
+    def from_state(cls, state: State) -> Cursors:
+        """Return the cursors that `to_state` described."""
+        draws, size, drawn = state["scalars"].tolist()
+        return cls(state["visits"], state["last"], state["present"], int(draws), size, drawn)
