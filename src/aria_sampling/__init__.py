@@ -7,8 +7,6 @@ and your training loop stay what they were.
 Importing this package loads NumPy only. The PyTorch side is `aria_sampling.torch`.
 """
 
-from importlib.metadata import version as _version
-
 from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
 from aria_sampling._errors import StateError as StateError
@@ -33,7 +31,7 @@ from aria_sampling.estimation import TimestepProfile as TimestepProfile
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
 
-__version__ = _version("aria-sampling")
+__version__: str  # looked up by __getattr__
 
 __all__ = [
     "Allocator",
@@ -61,3 +59,12 @@ __all__ = [
     "UniformPolicy",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """Look `__version__` up when it is asked for: importlib.metadata would be half of the import time."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("aria-sampling")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
