@@ -9,7 +9,7 @@ which the allocator keeps, saves and passes back: ``init`` makes it, ``update`` 
 >>> state = estimator.init(3)
 >>> state = estimator.update(state, Feedback.from_rows([0, 0, 2], [1.0, 3.0, 5.0], n_regions=3))
 >>> estimator.estimate(state).mean.round(3).tolist()  # region 1 was not visited: the weighted mean
-[2.0, 3.2, 5.0]
+[2.0, 3.0, 5.0]
 """
 
 from __future__ import annotations
