@@ -1,0 +1,44 @@
+"""Sphinx configuration. Built with `-n -W`: a reference that leads nowhere is an error."""
+
+from importlib.metadata import version as installed_version
+
+project = "aria-sampling"
+author = "The aria-sampling developers"
+copyright = "2026, " + author
+release = version = installed_version("aria-sampling")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = "aria-sampling"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+
+# The docstrings state shapes, dtypes and units in words, which says more than the annotations do.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# Other projects' types, and names of ours that are only shorthand in annotations.
+nitpick_ignore_regex = [
+    ("py:class", r"(numpy|np|torch|abc|typing|collections)\..*"),
+    ("py:class", r"aria_sampling\._.*"),
+    ("py:class", r"(AnyArray|BoolArray|FloatArray|IntArray|NDArray|State|Sampler|ndarray|dtype)"),
+]
