@@ -53,7 +53,9 @@ def systematic_counts(p: FloatArray, n: int, u: float) -> IntArray:
     """
     ends = np.minimum(np.cumsum(p) * n, n)
     ends[np.flatnonzero(p)[-1] :] = n  # rounding must neither lose the last draw nor hand it to a region with p = 0
-    return np.diff(np.floor(ends + u).astype(np.int64), prepend=0)
+    whole = np.floor(ends)
+    whole += ends - whole + u >= 1  # floor(ends + u), but ends + u itself may round up to the next whole number
+    return np.diff(whole.astype(np.int64), prepend=0)
 
 
 def forced_regions(gaps: IntArray, q: FloatArray, *, max_gap: int, most: int) -> IntArray:
