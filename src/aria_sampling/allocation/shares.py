@@ -99,17 +99,17 @@ def capped(share: FloatArray, cap: FloatArray) -> FloatArray:
         out = np.where(share > 0, cap, 0.0)
         spare = np.where(share > 0, 0.0, cap)
         return out + (1.0 - room) * spare / spare.sum() if spare.any() else out / room
-    held = share > 0
-    with np.errstate(divide="ignore", over="ignore"):
-        order = np.argsort(np.where(held, cap / np.where(held, share, 1.0), np.inf), kind="stable")
-    # if just the first 0, 1, ... regions are cut to their caps, the others scale by (1 - caps) / shares
+    held = np.flatnonzero(share > 0)
+    with np.errstate(divide="ignore"):
+        order = held[np.argsort(-(share[held] / cap[held]), kind="stable")]
+    # if just the first 0, 1, ... regions are cut to their caps, the others share what the caps leave
     cut = np.concatenate(([0.0], np.cumsum(cap[order])[:-1]))
     rest = np.cumsum(share[order][::-1])[::-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = (1.0 - cut) / rest
-    first = int(np.argmax(scale * share[order] <= cap[order]))
-    out = cap.copy()
-    out[order[first:]] = scale[first] * share[order[first:]]
+    fits = (1.0 - cut) * (share[order] / rest) <= cap[order]
+    fits[-1] = True  # as room > 1 says, though rounding may not
+    first = int(np.argmax(fits))
+    out = np.where(share > 0, cap, 0.0)
+    out[order[first:]] = (1.0 - cut[first]) * (share[order[first:]] / rest[first])
     return out
 
 
