@@ -42,3 +42,19 @@ nitpick_ignore_regex = [
     ("py:class", r"aria_sampling\._.*"),
     ("py:class", r"(AnyArray|BoolArray|FloatArray|IntArray|NDArray|State|Sampler|ndarray|dtype)"),
 ]
+
+
+def _keep_first_line(app, what, name, obj, options, lines):
+    """Shield the sentence of a property from napoleon, which reads what stands before a colon as a type."""
+    if what == "property":
+        lines.insert(0, "")
+
+
+def _public_bases(app, name, obj, options, bases):
+    """Show a class as derived from the public one behind a private base."""
+    bases[:] = [base.__base__ if getattr(base, "__name__", "").startswith("_") else base for base in bases]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _keep_first_line, priority=400)
+    app.connect("autodoc-process-bases", _public_bases)
