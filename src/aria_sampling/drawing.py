@@ -162,7 +162,9 @@ class Cursors:
 
     def effort(self) -> FloatArray | None:
         """Return the rows of each region that come anyway, per row drawn, float64 [n_regions]; None: never any."""
-        return self.present / self.drawn if self.drawn > 0 and self.present.any() else None
+        if self.drawn <= 0 or not self.present.any():
+            return None
+        return self.present / max(self.drawn, 1e-200)  # tiny after thousands of rounds without a draw
 
     def gaps(self) -> IntArray:
         """Return how many non-empty draws ago each region was visited, the coming draw included, int64 [n_regions]."""

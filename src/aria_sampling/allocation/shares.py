@@ -75,12 +75,12 @@ def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray
     x = np.zeros_like(u)
     wet = np.flatnonzero(u > 0)
     with np.errstate(over="ignore"):
-        order = wet[np.argsort(s[wet] / u[wet], kind="stable")]
-    level = (x_total + np.cumsum(s[order])) / np.cumsum(u[order])  # if just the first 1, 2, ... are filled
-    with np.errstate(over="ignore"):
-        fills = max(1, int(np.count_nonzero(level * u[order] > s[order])))
-    filled = order[:fills]
-    x[filled] = np.maximum(level[fills - 1] * u[filled] - s[filled], 0.0)
+        ground = np.minimum(s[wet] / u[wet], 1e300)
+    sort = np.argsort(ground, kind="stable")
+    order, ground = wet[sort], ground[sort] - ground[sort[0]]  # from the lowest on, so that a huge s cancels exactly
+    level = (x_total + np.cumsum(u[order] * ground)) / np.cumsum(u[order])  # if just the first 1, 2, ... are filled
+    fills = int(np.count_nonzero(level > ground))
+    x[order[:fills]] = np.maximum(u[order[:fills]] * (level[fills - 1] - ground[:fills]), 0.0)
     return x * (x_total / x.sum())  # rounding only
 
 
