@@ -10,9 +10,13 @@ Importing this package loads NumPy only. The PyTorch side is `aria_sampling.torc
 from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
 from aria_sampling._errors import StateError as StateError
+from aria_sampling.allocation import Minimax as Minimax
+from aria_sampling.allocation import Mixture as Mixture
 from aria_sampling.allocation import Policy as Policy
 from aria_sampling.allocation import PoolPolicy as PoolPolicy
 from aria_sampling.allocation import Proportional as Proportional
+from aria_sampling.allocation import Reducible as Reducible
+from aria_sampling.allocation import Softmax as Softmax
 from aria_sampling.allocation import UniformPolicy as UniformPolicy
 from aria_sampling.allocator import Allocator as Allocator
 from aria_sampling.allocator import Draw as Draw
@@ -22,6 +26,7 @@ from aria_sampling.conditioning import RandomConditioning as RandomConditioning
 from aria_sampling.conditioning import SigmoidSwitch as SigmoidSwitch
 from aria_sampling.conditioning import Switch as Switch
 from aria_sampling.conditioning import SwitchSchedule as SwitchSchedule
+from aria_sampling.estimation import Certificate as Certificate
 from aria_sampling.estimation import Ema as Ema
 from aria_sampling.estimation import EmaBank as EmaBank
 from aria_sampling.estimation import Estimate as Estimate
@@ -35,6 +40,7 @@ __version__: str  # looked up by __getattr__
 
 __all__ = [
     "Allocator",
+    "Certificate",
     "ConstantSwitch",
     "Draw",
     "Ema",
@@ -45,13 +51,17 @@ __all__ = [
     "Feedback",
     "FeedbackLagError",
     "KMeansPartitioner",
+    "Minimax",
+    "Mixture",
     "Partition",
     "PartitionFileError",
     "Policy",
     "PoolPolicy",
     "Proportional",
     "RandomConditioning",
+    "Reducible",
     "SigmoidSwitch",
+    "Softmax",
     "StateError",
     "Switch",
     "SwitchSchedule",

@@ -37,7 +37,7 @@ from aria_sampling.drawing import (
     systematic_counts,
     uniforms,
 )
-from aria_sampling.estimation import EmaBank, Estimate, Estimator, Feedback
+from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
 from aria_sampling.partition import Partition
 from aria_sampling.progress import SCHEMA, Progress
 
@@ -56,9 +56,10 @@ class Draw:
         regions: Region of each, int64 [n].
         probabilities: Effective probability of that region in this draw, forced visits included,
             float64 [n]; the region's, not the item's.
-        weights: Importance weight target / probability of each row, float64 [n]: at most 1/floor, or
-            2/floor in a draw with forced visits. They make an average over the drawn rows an unbiased one
-            over the target; training without them puts the effort where the allocator says.
+        weights: Importance weight target / probability of each row (to the power of `correction`),
+            float64 [n]: at most 1/floor, or 2/floor in a draw with forced visits. They make an average over
+            the drawn rows an unbiased one over the target; training without them puts the effort where the
+            allocator says.
         round: Number of the round, from 0.
         forced: How many regions were visited because they had been left alone for too long.
     """
@@ -100,6 +101,9 @@ class Allocator:
         max_repeat: The most that any item may be drawn per n_items draws, at least 1: caps the share of
             every region at ``max_repeat * size / n_items`` (in the target too), so that a tiny region
             cannot take over. Default no cap.
+        correction: Exponent κ of the weights (q/p)**κ, in [0, 1]. 1, the default: weighted training keeps
+            the target's objective, whatever was drawn. 0: weights are 1, and training optimises what is
+            drawn. Between: the objective p**(1-κ)·q**κ. It changes `Draw.weights` only.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
             0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
@@ -118,6 +122,7 @@ class Allocator:
         target: Any = "pool",
         max_gap: int | None = None,
         max_repeat: float | None = None,
+        correction: float = 1.0,
         seed: int = 0,
         lag: int = 0,
     ) -> None:
@@ -128,6 +133,7 @@ class Allocator:
         self.lag = integer("lag", lag, low=0)
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
+        self.correction = real("correction", correction, low=0, high=1)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)
         self.floor = floor if baseline is None else 1.0
@@ -212,7 +218,7 @@ class Allocator:
         position = permuted_positions(self.seed, regions, self._ahead.visits[regions] + nth, sizes)
         items = self.partition.order[self.partition.offsets[regions] + position].astype(np.int64)
         probabilities = p[regions]
-        weights = self.target[regions] / probabilities
+        weights = (self.target[regions] / probabilities) ** self.correction
         draw = Draw(items, regions, probabilities, weights, round_, len(forced))
         return draw, present, visited, times
 
@@ -295,6 +301,27 @@ class Allocator:
         """Return what is believed of every region, all closed rounds considered (whatever the lag)."""
         return self.estimator.estimate(self._progress.estimator)
 
+    def certificate(self, *, drift: Any, sigma: Any, alpha: float = 0.05) -> Certificate:
+        """Return radii around `estimate` that hold for all regions and rounds with probability 1 - alpha.
+
+        For `Ema` alone, under any policy: the theorem is chosen by how visits come about; see `Certificate`.
+
+        Args:
+            drift: Bound on the change of a discrepancy in one round, number or [n_regions].
+            sigma: Sub-Gaussian proxy of one loss (Lmax / 2 for losses in [0, Lmax]), number or [n_regions].
+            alpha: In (0, 1).
+
+        Raises:
+            ValueError: An argument out of its range, or the estimator is not an `Ema`.
+        """
+        if not isinstance(self.estimator, Ema):
+            raise ValueError(
+                f"certificate: needs the estimator Ema, whose weights do not depend on the losses, got "
+                f"{type(self.estimator).__name__}: make the Allocator with estimator=aria_sampling.Ema(...)"
+            )
+        state, adaptive = self._progress.estimator, self.policy.baseline is None
+        return certify(self.estimator, state, drift=drift, sigma=sigma, alpha=alpha, adaptive=adaptive)
+
     def metrics(self) -> dict[str, float]:
         """Return what is worth logging, as floats.
 
@@ -302,24 +329,27 @@ class Allocator:
         regions with feedback; ``discrepancy`` under the target and ``discrepancy_max``; ``effective_regions``
         (exp of the entropy of the probabilities); ``top_share`` and ``top_boost``, the largest probability
         and the largest ratio to the target; ``ess``, the effective sample size per row when losses are
-        weighted, 1 / sum(q**2 / p); ``passes``, draws per item of the pool.
+        weighted, 1 / sum(q**2 / p); ``passes``, draws per item of the pool; ``uncertain``, the share of
+        draws that go to regions whose estimate differs from the target's mean by less than its standard error.
         """
         p, q = self.probabilities, self.target
         estimate = self.estimate()
         held, drawn, known = q > 0, p > 0, estimate.count > 0
+        discrepancy = float((q * estimate.mean).sum())
         return {
             "round": float(self.round),
             "open_rounds": float(len(self._open_rounds)),
             "dropped_losses": float(self._progress.dropped),
             "forced_visits": float(self._progress.forced),
             "visited": float(known.mean()),
-            "discrepancy": float((q * estimate.mean).sum()),
+            "discrepancy": discrepancy,
             "discrepancy_max": float(estimate.mean[known].max()) if known.any() else float("nan"),
             "effective_regions": float(np.exp(-(p[drawn] * np.log(p[drawn])).sum())),
             "top_share": float(p.max()),
             "top_boost": float((p[held] / q[held]).max()),
             "ess": float(1 / (q[held] ** 2 / p[held]).sum()),
             "passes": float(self._progress.cursors.visits.sum() / self.partition.n_items),
+            "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
     def sampler(self, *, batch_size: int, num_samples: int) -> AriaSampler:
@@ -378,7 +408,7 @@ class Allocator:
 
 
 _DRAW_STREAM = 0
-_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "seed", "lag")
+_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "seed", "lag")
 
 
 def _instance(name: str, value: Any, kind: type) -> Any:

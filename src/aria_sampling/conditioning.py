@@ -201,7 +201,7 @@ class RandomConditioning:
         opened = self._oldest("observe")
         rows = float_vector("losses", losses, length=len(opened.mask))[opened.mask]
         if len(rows):
-            self.allocator.observe(opened.draw.regions, rows / self._expected(opened, rows))
+            self.allocator.observe(opened.draw.regions, self._credit(opened, rows))
             opened.losses.append(rows.copy())
         if step:
             self.step()
@@ -214,15 +214,15 @@ class RandomConditioning:
             self._profile_state = self.profile.update(self._profile_state, opened.timesteps, rows, opened.draw.weights)
         del self._open[opened.draw.round]
 
-    def _expected(self, opened: _OpenSwitch, rows: FloatArray) -> FloatArray:
-        """Return what to divide each row's loss by, float64 [s]."""
+    def _credit(self, opened: _OpenSwitch, rows: FloatArray) -> FloatArray:
+        """Return what to credit to the regions of the switched rows for their losses, float64 [s]."""
         if not self.normalise:
-            return np.ones(len(rows))
-        expected = self.profile.expected(self._profile_state, opened.timesteps)
-        if np.isnan(expected).any():  # nothing is known before the first losses: take these themselves
-            first = self.profile.update(self.profile.init(), opened.timesteps, rows, opened.draw.weights)
-            expected = self.profile.expected(first, opened.timesteps)
-        return np.where(np.isnan(expected), 1.0, expected)
+            return rows
+        state = self._profile_state
+        if np.isnan(self.profile.expected(state, opened.timesteps)).any():
+            # nothing is known before the first losses: compare these with each other
+            state = self.profile.update(self.profile.init(), opened.timesteps, rows, opened.draw.weights)
+        return self.profile.ratio(state, opened.timesteps, rows)
 
     def _oldest(self, what: str) -> _OpenSwitch:
         opened = self._open.get(self.allocator.round) if self.allocator.open_rounds else None

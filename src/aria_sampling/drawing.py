@@ -86,7 +86,7 @@ def permuted_positions(seed: int, regions: IntArray, visits: IntArray, sizes: In
     """
     size = sizes.astype(np.uint64)
     cycle, x = np.divmod(visits.astype(np.uint64), size)
-    key = _mix(_mix(regions.astype(np.uint64) + np.uint64(seed)) ^ (cycle * _ODD))
+    key = _mix(_mix(regions.astype(np.uint64) + _mix(np.full(1, seed, np.uint64))) ^ (cycle * _ODD))
     left = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     right = -(-sizes // left.astype(np.int64)).astype(np.int64)
     radix = left, right.astype(np.uint64)

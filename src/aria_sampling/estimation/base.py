@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import FloatArray, IntArray, State
+from aria_sampling._typing import BoolArray, FloatArray, IntArray, State
 from aria_sampling._validation import float_vector, int_vector
 
 __all__ = ["Estimate", "Estimator", "Feedback", "fill_unvisited"]
@@ -90,6 +90,11 @@ class Estimate:
     stderr: FloatArray
     count: FloatArray
     age: FloatArray
+
+    @property
+    def cold(self) -> BoolArray:
+        """Which regions were never visited, so that their mean is borrowed, bool [n_regions]."""
+        return self.count == 0
 
 
 class Estimator(ABC):

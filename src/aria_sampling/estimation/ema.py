@@ -51,7 +51,7 @@ class Ema(Estimator):
     def init(self, n_regions: int) -> State:
         """Return the state before any feedback."""
         n_regions = integer("n_regions", n_regions, low=1)
-        zeros = {name: np.zeros(n_regions) for name in ("total", "weight", "squares", "time")}
+        zeros = {name: np.zeros(n_regions) for name in _PER_REGION}
         return {**zeros, "clock": np.zeros(1), **variation.init()}
 
     def update(self, state: State, feedback: Feedback) -> State:
@@ -65,6 +65,8 @@ class Ema(Estimator):
         state["weight"][k] = keep * state["weight"][k] + gain
         state["squares"][k] = keep**2 * state["squares"][k] + gain**2 / feedback.count
         state["time"][k] = keep * state["time"][k] + gain * state["clock"]
+        state["visits"][k] += 1
+        state["samples"][k] += feedback.count
         state["clock"] += 1
         return state
 
@@ -81,6 +83,9 @@ class Ema(Estimator):
             return np.where(count > 0, self.rate, 0.0)
         with np.errstate(divide="ignore"):  # rate 1: log1p(-1) = -inf, and the gain is 1
             return -np.expm1(count * np.log1p(-np.float64(self.rate)))
+
+
+_PER_REGION = ("total", "weight", "squares", "time", "visits", "samples")
 
 
 def _ratio(total: FloatArray, weight: FloatArray) -> FloatArray:

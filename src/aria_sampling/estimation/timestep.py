@@ -81,6 +81,26 @@ class TimestepProfile:
             return np.full(len(bins), np.nan)
         return np.exp(np.interp(bins, known, np.log(estimate.mean[known])))
 
+    def ratio(self, state: State, timesteps: Any, losses: Any) -> FloatArray:
+        """Return loss / expected loss for each row, float64 [n]: what to credit regions with for an allocation.
+
+        Timesteps of which nothing is known leave the loss as it is.
+        """
+        expected = self.expected(state, timesteps)
+        return float_vector("losses", losses, length=len(expected)) / np.where(np.isnan(expected), 1.0, expected)
+
+    def control_variate(self, state: State, timesteps: Any, losses: Any, *, coefficient: float = 1.0) -> FloatArray:
+        """Return ``loss - coefficient·(expected - mean expected)`` for each row, float64 [n]: what to report.
+
+        Its mean is that of the loss, for timesteps drawn uniformly and any profile fixed beforehand; its
+        variance is less by what timesteps explain. Nothing is subtracted before anything is known.
+        """
+        expected = self.expected(state, timesteps)
+        middles = (2 * np.arange(self.n_bins) + 1) * self.num_train_timesteps // (2 * self.n_bins)
+        centred = expected - self.expected(state, middles).mean()
+        losses = float_vector("losses", losses, length=len(expected))
+        return losses - coefficient * np.where(np.isnan(centred), 0.0, centred)
+
     def _bins(self, timesteps: Any) -> IntArray:
         """Return the range that each timestep lies in, int64 [n]."""
         steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)

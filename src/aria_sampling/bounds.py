@@ -1,0 +1,378 @@
+"""What a guarantee is worth in numbers: one function a theorem of the theory page, which has the proofs.
+
+Notation throughout: a *region* has discrepancy D_t in round t, which moves by at most ``drift`` a round; a
+loss is D_t plus noise with standard deviation ``sigma`` (for the deviation radii: sub-Gaussian with that
+proxy, ``Lmax / 2`` for losses in [0, Lmax]). An average with ``rate`` b gives a loss the *gain* a. Everything
+takes and returns floats or float64 arrays, broadcast against each other.
+
+None of this applies to `EmaBank`, whose weights are chosen by the data (its own guarantee is `bank_regret`),
+and the radii do not apply to heavy tails. The statements are this project's own.
+
+>>> float(round(optimal_gain(drift=0.01, sigma=1.0), 4))
+0.0702
+>>> forced_gap(max_gap=16, n_regions=96, n=32)
+21
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from aria_sampling._typing import FloatArray, IntArray
+from aria_sampling._validation import float_vector, integer, real
+
+__all__ = [
+    "allocation_change",
+    "bank_regret",
+    "bernoulli_age",
+    "delayed_bias",
+    "ema_error",
+    "ema_steady_state",
+    "ess_fraction",
+    "forced_gap",
+    "greedy_allocation",
+    "minimax_regret",
+    "minimax_risk",
+    "neyman_penalty",
+    "optimal_gain",
+    "optimal_mse",
+    "oscillation",
+    "radius_adaptive",
+    "radius_fixed",
+    "radius_per_visit",
+    "rmse_per_visit",
+    "sample_gain",
+    "timestep_ratio_bias",
+    "variance_limit",
+    "variance_start",
+    "visit_gap_tail",
+]
+
+
+# -- one moving average ------------------------------------------------------------------------------------
+
+
+def sample_gain(rate: float, count: Any) -> FloatArray:
+    """Return the gain ``1 - (1 - rate)**count`` of `count` losses at once (T1.3).
+
+    Two visits of n and m losses retain as much of the past as one of n + m. The linear gain
+    ``rate * count`` does not, and exceeds 1.
+    """
+    rate = _rate(rate)
+    with np.errstate(divide="ignore"):
+        return -np.expm1(_positive("count", count) * np.log1p(-np.float64(rate)))
+
+
+def ema_error(
+    gains: Any, counts: Any, *, drift: Any, sigma: Any, initial_error: float = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on the bias and the variance of ``M <- M + a (Y - M)`` after each round (T1.1).
+
+    ``B <- (1 - a)(B + d)`` from `initial_error`, and ``V <- (1 - a)**2 V + a**2 sigma**2 / n`` from 0. Then
+    ``|E M - D| <= B``, ``Var M <= V`` and ``MSE <= B**2 + V``; equalities for a ramp that moves away.
+
+    Args:
+        gains: Gain of each round, real [T] in [0, 1]; 0 where the region was not visited.
+        counts: Losses in each round, [T]; used where the gain is positive, and there at least 1.
+        drift: Bound on the change of D before each round, not negative, number or [T].
+        sigma: Standard deviation of one loss, not negative.
+        initial_error: M - D at the start.
+
+    Does not apply where gains or counts depend on the losses seen before (an adaptive allocation):
+    use `radius_adaptive` or `rmse_per_visit`.
+    """
+    gains = float_vector("gains", gains)
+    counts = float_vector("counts", counts, length=len(gains))
+    if not ((gains >= 0) & (gains <= 1)).all():
+        raise ValueError(f"gains: expected values in [0, 1], got {gains.min()} to {gains.max()}")
+    if (counts[gains > 0] < 1).any():
+        raise ValueError("counts: expected at least 1 in every round with a positive gain")
+    drifts = np.broadcast_to(_positive("drift", drift), gains.shape)
+    noise2 = real("sigma", sigma, low=0) ** 2
+    bias, variance = np.empty(len(gains)), np.empty(len(gains))
+    b, v = abs(initial_error), 0.0
+    for t, (a, n, d) in enumerate(zip(gains.tolist(), counts.tolist(), drifts.tolist(), strict=True)):
+        b = (1 - a) * (b + d)
+        v = (1 - a) ** 2 * v + (a**2 * noise2 / n if a > 0 else 0.0)
+        bias[t], variance[t] = b, v
+    return bias, variance
+
+
+def ema_steady_state(*, gain: Any, gap: Any, count: Any, drift: Any, sigma: Any) -> tuple[FloatArray, FloatArray]:
+    """Return the lasting bias and variance right after a visit, one every `gap` rounds of `count` losses (T1.2).
+
+    ``B = (1 - a) gap d / a`` and ``V = a / (2 - a) * sigma**2 / n``. The bias grows by d in every round without
+    a visit, up to ``gap d / a - d`` just before the next. Schedules that do not depend on the losses.
+    """
+    a = _rate(gain)
+    gap, count = _positive("gap", gap), _positive("count", count)
+    bias = (1 - a) * gap * _positive("drift", drift) / a
+    return bias, a / (2 - a) * _positive("sigma", sigma) ** 2 / count
+
+
+def bernoulli_age(*, gain: float, visit_probability: float) -> tuple[float, float]:
+    """Return mean and mean square of the age of what an average remembers, in rounds (T1.2).
+
+    For visits that happen independently with `visit_probability` v: ``E L = (1 - a v) / (a v)`` and
+    ``E L**2 = rho (1 + 2 E L) / (1 - rho)`` with ``rho = v (1 - a)**2 + 1 - v``. On a ramp of slope d the squared
+    bias averages ``d**2 E L**2``.
+    """
+    a = _rate(gain)
+    v = real("visit_probability", visit_probability, low=0, high=1, open_low=True)
+    mean = (1 - a * v) / (a * v)
+    rho = v * (1 - a) ** 2 + 1 - v
+    return mean, rho * (1 + 2 * mean) / (1 - rho)
+
+
+def variance_limit(*, rate: Any, samples: Any, sigma: Any = 1.0) -> FloatArray:
+    """Return a bound on the variance of a per-sample average after `samples` losses, batched anyhow (T1.3).
+
+    ``b / (2 - b) * sigma**2 * (1 - (1 - b)**(2 N))``; equality when they came one by one. Counts must not
+    depend on the losses.
+    """
+    b = _rate(rate)
+    with np.errstate(divide="ignore"):
+        forgotten = -np.expm1(2 * _positive("samples", samples) * np.log1p(-np.float64(b)))
+    return b / (2 - b) * _positive("sigma", sigma) ** 2 * forgotten
+
+
+def variance_start(*, rate: Any, visits: Any, sigma: Any = 1.0) -> FloatArray:
+    """Return the variance of a bias-corrected average after `visits` single losses (T1.4).
+
+    ``sigma**2 tanh(l / 2) / tanh(visits l / 2)`` with ``l = -log(1 - b)``: sigma**2 after the first, falling to
+    ``b / (2 - b)`` of it.
+    """
+    b, visits = _rate(rate), _positive("visits", visits)
+    noise2 = _positive("sigma", sigma) ** 2
+    if b == 1:
+        return noise2 * np.ones_like(visits)
+    half = -np.log1p(-b) / 2
+    return noise2 * np.tanh(half) / np.tanh(visits * half)
+
+
+def rmse_per_visit(*, gain: float, gap: Any, drift: Any, sigma: Any) -> FloatArray:
+    """Return a lasting bound on the root mean squared error at visits, whoever times them (T1.7).
+
+    Constant gain b per visit, gaps of at most `gap` rounds, the timing free to depend on the past:
+    ``x = (c g + sqrt(c g**2 + (1 - c) b**2 sigma**2)) / (1 - c)`` with ``c = (1 - b)**2``, ``g = gap * drift``.
+    """
+    b = _rate(gain)
+    g, s = _positive("gap", gap) * _positive("drift", drift), _positive("sigma", sigma)
+    c = (1 - b) ** 2
+    return (c * g + np.sqrt(c * g**2 + (1 - c) * b**2 * s**2)) / (1 - c)
+
+
+# -- high probability --------------------------------------------------------------------------------------
+
+
+def radius_fixed(*, bias: Any, variance: Any, n_regions: int, rounds: int, alpha: float) -> FloatArray:
+    """Return radii that hold for all regions and rounds at once, with probability 1 - alpha (T2.1).
+
+    ``B + sqrt(2 V log(2 K T / alpha))``, B and V from `ema_error`. For a schedule that does not depend on
+    losses: a baseline policy without feedback.
+    """
+    union = 2 * integer("n_regions", n_regions, low=1) * integer("rounds", rounds, low=1) / _alpha(alpha)
+    return _positive("bias", bias) + np.sqrt(2 * _positive("variance", variance) * np.log(union))
+
+
+def radius_per_visit(*, bias: Any, rate: float, visits: Any, sigma: Any, n_regions: int, alpha: float) -> FloatArray:
+    """Return radii for a bias-corrected average with a constant gain per visit, under any allocation (T2.2).
+
+    ``B + sqrt(2 V log(pi**2 K j**2 / (3 alpha)))`` at the j-th visit, V from `variance_start`: the weights depend
+    on the index of the visit alone, so a union over j (with shares 6 / (pi j)**2 of alpha) covers all times.
+    """
+    visits = _positive("visits", visits)
+    variance = variance_start(rate=rate, visits=visits, sigma=sigma)
+    union = np.pi**2 * integer("n_regions", n_regions, low=1) * visits**2 / (3 * _alpha(alpha))
+    return _positive("bias", bias) + np.sqrt(2 * variance * np.log(union))
+
+
+def radius_adaptive(
+    *, bias: Any, rate: float, visits: Any, samples: Any, sigma: Any, n_regions: int, alpha: float
+) -> FloatArray:
+    """Return radii for a per-sample average under any allocation, for all regions and times (T2.3).
+
+    ``B + 2 sigma sqrt(b / (2 - b) log(K (1 + H) / alpha)) / W`` with
+    ``H = (sqrt(2) - 1) min(visits, 2 l samples)``, ``l = -log(1 - b)``, and ``W = 1 - (1 - b)**samples`` for the
+    bias-corrected start. Counts may depend on everything seen before. About sqrt(2) wider than `radius_fixed`:
+    the price of adaptivity.
+    """
+    b, samples = _rate(rate), _positive("samples", samples)
+    with np.errstate(divide="ignore"):
+        spent = np.minimum(_positive("visits", visits), -2 * np.log1p(-np.float64(b)) * samples)
+    union = integer("n_regions", n_regions, low=1) * (1 + (np.sqrt(2) - 1) * spent) / _alpha(alpha)
+    noise = 2 * _positive("sigma", sigma) * np.sqrt(b / (2 - b) * np.log(union))
+    return _positive("bias", bias) + noise / sample_gain(b, samples)
+
+
+# -- choosing the gain -------------------------------------------------------------------------------------
+
+
+def optimal_gain(*, drift: float, sigma: float) -> float:
+    """Return the gain with the least lasting mean squared error (T3.1).
+
+    The root in (0, 1) of ``x**2 (1 - a)(2 - a)**2 = a**3 s**2``, x the drift from visit to visit, s the standard
+    deviation of a visit's mean; about ``(2 x / s)**(2/3)`` where that is small. Too high by a factor c costs
+    ``(2 c + c**-2) / 3`` in mean squared error: err on the high side.
+    """
+    x = real("drift", drift, low=0, open_low=True)
+    s = real("sigma", sigma, low=0, open_low=True)
+    low, high = 0.0, 1.0
+    while (middle := (low + high) / 2) not in (low, high):
+        too_low = (x / s) ** 2 * (1 - middle) * (2 - middle) ** 2 > middle**3
+        low, high = (middle, high) if too_low else (low, middle)
+    return high
+
+
+def optimal_mse(*, drift: float, sigma: float) -> float:
+    """Return that least mean squared error, ``s**2 a (3 - 2 a) / (2 - a)**2`` at the optimal gain a (T3.1)."""
+    a = optimal_gain(drift=drift, sigma=sigma)
+    return sigma**2 * a * (3 - 2 * a) / (2 - a) ** 2
+
+
+def minimax_risk(*, drift: Any, sigma: Any) -> FloatArray:
+    """Return a lower bound on the worst mean squared error of any estimator, ``0.9363 (s**2 x)**(2/3)`` (T3.2).
+
+    Gaussian noise, x = drift per visit much smaller than s. The tuned average is within 27% of it.
+    """
+    return 0.9363 * (_positive("sigma", sigma) ** 2 * _positive("drift", drift)) ** (2 / 3)
+
+
+def bank_regret(*, members: int, eta: float) -> float:
+    """Return what a mixture of averages can lose against the best of them, ``log(I) / eta`` (T3.5).
+
+    In discounted squared error, at every time and for every sequence, if ``eta <= 1 / (2 R**2)`` for errors of
+    at most R, evidence is not clipped and the weights are those before each loss.
+    """
+    return float(np.log(integer("members", members, low=1)) / real("eta", eta, low=0, open_low=True))
+
+
+def timestep_ratio_bias(*, shares: Any, mean: Any, profile: Any) -> float:
+    """Return the bias of crediting loss / profile instead of loss: Cov(profile, mean / profile) (T3.6).
+
+    Over timesteps with the given shares; exact, and 0 where the region's mean is a multiple of the profile.
+
+    Args:
+        shares: Of each timestep, real [T], summing to 1.
+        mean: Mean loss of the region at each, real [T].
+        profile: What losses are divided by, positive [T]; the ratio is scaled back by its mean.
+    """
+    pi = float_vector("shares", shares)
+    m, mu = float_vector("mean", mean, length=len(pi)), float_vector("profile", profile, length=len(pi))
+    if not (mu > 0).all():
+        raise ValueError(f"profile: expected positive values, got a smallest of {mu.min()}")
+    return float((pi * m).sum() - (pi * m / mu).sum() * (pi * mu).sum())
+
+
+# -- allocation --------------------------------------------------------------------------------------------
+
+
+def ess_fraction(p: Any, q: Any) -> float:
+    """Return the effective sample size per row of weights q/p, ``1 / sum(q**2 / p)``: at least the floor (T4.1)."""
+    p = float_vector("p", p)
+    q = float_vector("q", q, length=len(p))
+    held = q > 0
+    if (p[held] <= 0).any():
+        raise ValueError("p: expected positive values wherever q is positive")
+    return float(1 / (q[held] ** 2 / p[held]).sum())
+
+
+def oscillation(log_ratio: Any) -> float:
+    """Return half the spread of a log ratio, ``(max - min) / 2``: omega in the two functions below (T4.2)."""
+    values = float_vector("log_ratio", log_ratio)
+    return float((values.max() - values.min()) / 2)
+
+
+def allocation_change(*, omega: Any, floor: float) -> FloatArray:
+    """Return how far probabilities can move in total: ``2 (1 - floor) tanh(omega / 2)`` (T4.2).
+
+    omega: half the spread of log(phi(estimate) / phi(truth)); for `Proportional` at most its exponent times
+    the largest relative error. Equality for two groups.
+    """
+    return 2 * (1 - real("floor", floor, low=0, high=1)) * np.tanh(_positive("omega", omega) / 2)
+
+
+def neyman_penalty(*, omega: Any, floor: float) -> FloatArray:
+    """Return by how much variance can exceed its minimum: ``cosh(omega)**2 / (1 - floor)`` (T4.3).
+
+    For draws proportional to q·h in place of q·G (the optimum, G the gradient norm); omega: half the spread
+    of log(h / G).
+    """
+    return np.cosh(_positive("omega", omega)) ** 2 / (1 - real("floor", floor, low=0, high=1, open_high=True))
+
+
+def greedy_allocation(curves: Callable[[int, int], float], *, n_regions: int, budget: int) -> IntArray:
+    """Return the exactly optimal split of a budget over separable convex learning curves, int64 [n_regions] (T4.5).
+
+    Args:
+        curves: ``curves(k, n)``: weighted discrepancy of region k after n units, convex and decreasing in n.
+        n_regions: Number of regions.
+        budget: Units to hand out, one at a time to the region that gains most.
+    """
+    n_regions, budget = integer("n_regions", n_regions, low=1), integer("budget", budget, low=0)
+    given = np.zeros(n_regions, np.int64)
+    gains = [(curves(k, 1) - curves(k, 0), k) for k in range(n_regions)]
+    heapq.heapify(gains)
+    for _ in range(budget):
+        _, k = gains[0]
+        given[k] += 1
+        n = int(given[k])
+        heapq.heapreplace(gains, (curves(k, n + 1) - curves(k, n), k))
+    return given
+
+
+def minimax_regret(*, n_regions: int, rounds: int, loss_bound: float, estimation_error: Any = 0.0) -> float:
+    """Return the regret of exponentiated gradient with ``eta = sqrt(8 log(K) / T) / L`` (T4.6).
+
+    ``L sqrt(T log(K) / 2)`` plus twice the summed largest estimation errors, against the worst region in
+    hindsight. Deterministic; losses in [0, L], no floor (a floor adds at most floor·L·T).
+    """
+    k, t = integer("n_regions", n_regions, low=1), integer("rounds", rounds, low=1)
+    error = float(np.sum(_positive("estimation_error", estimation_error)))
+    return real("loss_bound", loss_bound, low=0) * float(np.sqrt(t * np.log(k) / 2)) + 2 * error
+
+
+# -- drawing, delay ----------------------------------------------------------------------------------------
+
+
+def visit_gap_tail(*, gap: Any, n: int, share: Any) -> FloatArray:
+    """Return a bound on the chance that a region is not drawn in `gap` draws, ``(1 - n share)**gap`` (T5.2).
+
+    For systematic draws of n in which it always has a probability of at least `share`, such as floor·q.
+    """
+    visited = np.minimum(integer("n", n, low=1) * _positive("share", share), 1.0)
+    return (1 - visited) ** _positive("gap", gap)
+
+
+def forced_gap(*, max_gap: int, n_regions: int, n: int) -> int:
+    """Return the longest possible gap between two draws of a region under forced visits (T5.4).
+
+    ``max_gap + (K - 1) // (n // 2)``: at most K - 1 regions are ahead in the queue, n // 2 are served a draw.
+    """
+    served = integer("n", n, low=2) // 2
+    return integer("max_gap", max_gap, low=1) + (integer("n_regions", n_regions, low=1) - 1) // served
+
+
+def delayed_bias(*, bias: Any, drift: Any, delay: Any) -> FloatArray:
+    """Return the bias bound of an estimate used `delay` rounds late, ``B + delay·d``; the variance stays (T6.2)."""
+    return _positive("bias", bias) + _positive("delay", delay) * _positive("drift", drift)
+
+
+def _rate(value: Any) -> float:
+    return real("rate", value, low=0, high=1, open_low=True)
+
+
+def _alpha(value: Any) -> float:
+    return real("alpha", value, low=0, high=1, open_low=True, open_high=True)
+
+
+def _positive(name: str, value: Any) -> FloatArray:
+    """Return `value` as float64 of any shape; ValueError unless nowhere negative or NaN."""
+    array = np.asarray(value, dtype=np.float64)
+    if not (array >= 0).all():
+        raise ValueError(f"{name}: expected values that are not negative, got {array.min()}")
+    return array
