@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
 def _keep_first_line(app, what, name, obj, options, lines):
     """Shield the sentence of a property from napoleon, which reads what stands before a colon as a type."""
     if what == "property":
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment
 
 
 def _public_bases(app, name, obj, options, bases):
