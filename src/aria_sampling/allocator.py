@@ -31,6 +31,7 @@ from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
 from aria_sampling.drawing import (
+    Draw,
     forced_regions,
     permuted_positions,
     random_words,
@@ -45,31 +46,6 @@ if TYPE_CHECKING:
     from aria_sampling.torch import AriaSampler
 
 __all__ = ["Allocator", "Draw"]
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """The rows of one round, in the order in which they are to be used.
-
-    Attributes:
-        items: Items of the pool, int64 [n].
-        regions: Region of each, int64 [n].
-        probabilities: Effective probability of that region in this draw, forced visits included,
-            float64 [n]; the region's, not the item's.
-        weights: Importance weight target / probability of each row (to the power of `correction`),
-            float64 [n]: at most 1/floor, or 2/floor in a draw with forced visits. They make an average over
-            the drawn rows an unbiased one over the target; training without them puts the effort where the
-            allocator says.
-        round: Number of the round, from 0.
-        forced: How many regions were visited because they had been left alone for too long.
-    """
-
-    items: IntArray
-    regions: IntArray
-    probabilities: FloatArray
-    weights: FloatArray
-    round: int
-    forced: int = 0
 
 
 @dataclass(eq=False)

@@ -33,7 +33,7 @@ def check_estimator(estimator: Estimator) -> None:
     Raises:
         AssertionError: A promise of `Estimator` is broken; the message says which.
     """
-    _require(isinstance(estimator, Estimator), f"{estimator!r} is not an Estimator")
+    _require(issubclass(type(estimator), Estimator), f"{estimator!r} is not an Estimator")
     state = estimator.init(_REGIONS)
     _check_state("init", state)
     cold = estimator.estimate(state)
@@ -71,7 +71,7 @@ def check_policy(policy: Policy) -> None:
     Raises:
         AssertionError: A promise of `Policy` is broken; the message says which.
     """
-    _require(isinstance(policy, Policy), f"{policy!r} is not a Policy")
+    _require(issubclass(type(policy), Policy), f"{policy!r} is not a Policy")
     state = policy.init(_REGIONS)
     _check_state("init", state)
     start = policy.log_phi(state)

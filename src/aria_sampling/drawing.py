@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aria_sampling._typing import FloatArray, IntArray, State
 
-__all__ = ["Cursors", "forced_regions", "permuted_positions", "random_words", "systematic_counts", "uniforms"]
+__all__ = ["Cursors", "Draw", "forced_regions", "permuted_positions", "random_words", "systematic_counts", "uniforms"]
 
 _Words = NDArray[np.uint64]
 _FEISTEL_ROUNDS = 6  # with four, the successor of an item is visibly not uniform in regions of about 100
@@ -118,6 +118,31 @@ def _mix(x: _Words) -> _Words:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The rows of one round, in the order in which they are to be used.
+
+    Attributes:
+        items: Items of the pool, int64 [n].
+        regions: Region of each, int64 [n].
+        probabilities: Effective probability of that region in this draw, forced visits included,
+            float64 [n]; the region's, not the item's.
+        weights: Importance weight target / probability of each row (to the power of `correction`),
+            float64 [n]: at most 1/floor, or 2/floor in a draw with forced visits. They make an average over
+            the drawn rows an unbiased one over the target; training without them puts the effort where the
+            allocator says.
+        round: Number of the round, from 0.
+        forced: How many regions were visited because they had been left alone for too long.
+    """
+
+    items: IntArray
+    regions: IntArray
+    probabilities: FloatArray
+    weights: FloatArray
+    round: int
+    forced: int = 0
 
 
 @dataclass(eq=False)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import struct
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = ["read", "write"]
 
 _FORMAT = "aria-sampling partition 1"
 _HEADER = "header.json"
+_MEMBERS = ("labels.npy", "order.npy", "offsets.npy", "centers.npy")
 _ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _PADDING_FIELD = 0xA51A  # a private extra-field id; readers skip ids they do not know
@@ -32,9 +33,9 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal partitions give equ
 
 def write(path: Path, arrays: dict[str, AnyArray], header: dict[str, Any]) -> None:
     """Write `arrays` and `header` to `path`: first to a file beside it, then renamed over it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as raw:
+        with temporary.open("xb") as raw:  # with the permissions of any new file, unlike mkstemp: it is to be shared
             with zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(zipfile.ZipInfo(_HEADER, _DATE), json.dumps({"format": _FORMAT, **header}))
                 for name, array in arrays.items():
@@ -43,7 +44,7 @@ def write(path: Path, arrays: dict[str, AnyArray], header: dict[str, Any]) -> No
             os.fsync(raw.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -62,18 +63,18 @@ def read(path: Path, *, mmap: bool) -> tuple[dict[str, AnyArray], dict[str, Any]
     """Return the arrays and the header of a file that `write` made; PartitionFileError otherwise."""
     try:
         with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read(_HEADER))
+            header = dict(json.loads(archive.read(_HEADER)))
             if header.get("format") != _FORMAT:
                 raise PartitionFileError(f"{path}: expected format {_FORMAT!r}, got {header.get('format')!r}")
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            members = [info for info in archive.infolist() if info.filename != _HEADER]
+            if strange := [info.filename for info in members if info.filename not in _MEMBERS]:
+                raise ValueError(f"unknown members {strange}")
             load = _map_array if mmap else _read_array
             arrays = {info.filename[:-4]: load(archive, path, info) for info in members}
         _check(arrays, header)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, MemoryError, PartitionFileError):
         raise
-    except PartitionFileError:
-        raise
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, struct.error) as error:
+    except Exception as error:  # zipfile, NumPy's header parser and zlib between them raise a dozen kinds
         raise PartitionFileError(
             f"{path}: not a whole partition file ({error}); write it again with Partition.save"
         ) from error
