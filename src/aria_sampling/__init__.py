@@ -19,13 +19,13 @@ from aria_sampling.allocation import Reducible as Reducible
 from aria_sampling.allocation import Softmax as Softmax
 from aria_sampling.allocation import UniformPolicy as UniformPolicy
 from aria_sampling.allocator import Allocator as Allocator
-from aria_sampling.allocator import Draw as Draw
 from aria_sampling.conditioning import ConstantSwitch as ConstantSwitch
 from aria_sampling.conditioning import ExponentialSwitch as ExponentialSwitch
 from aria_sampling.conditioning import RandomConditioning as RandomConditioning
 from aria_sampling.conditioning import SigmoidSwitch as SigmoidSwitch
 from aria_sampling.conditioning import Switch as Switch
 from aria_sampling.conditioning import SwitchSchedule as SwitchSchedule
+from aria_sampling.drawing import Draw as Draw
 from aria_sampling.estimation import Certificate as Certificate
 from aria_sampling.estimation import Ema as Ema
 from aria_sampling.estimation import EmaBank as EmaBank
