@@ -131,9 +131,8 @@ def test_no_file_names_a_place_on_the_machine_it_was_written_on():
     if listed.returncode:
         pytest.skip("not a git checkout")
     # Spelt in parts, so that this file does not name them either.
-    places = re.compile(
-        "|".join("/" + place for place in ("work/", "home/[a-z]", "Users/[A-Za-z]", "opt/pypi", "root/"))
-    )
+    places = ["work/", "home/[a-z]", "Users/[A-Za-z]", "opt/pypi", "root/"]
+    pattern = re.compile("|".join("/" + place for place in places))
     guilty = []
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
