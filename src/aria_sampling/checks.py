@@ -33,7 +33,7 @@ def check_estimator(estimator: Estimator) -> None:
     Raises:
         AssertionError: A promise of `Estimator` is broken; the message says which.
     """
-    _require(issubclass(type(estimator), Estimator), f"{estimator!r} is not an Estimator")
+    _require(Estimator in type(estimator).__mro__, f"{estimator!r} is not an Estimator")
     state = estimator.init(_REGIONS)
     _check_state("init", state)
     cold = estimator.estimate(state)
@@ -71,7 +71,7 @@ def check_policy(policy: Policy) -> None:
     Raises:
         AssertionError: A promise of `Policy` is broken; the message says which.
     """
-    _require(issubclass(type(policy), Policy), f"{policy!r} is not a Policy")
+    _require(Policy in type(policy).__mro__, f"{policy!r} is not a Policy")
     state = policy.init(_REGIONS)
     _check_state("init", state)
     start = policy.log_phi(state)
@@ -135,10 +135,8 @@ def _feedback(regions: list[int], losses: list[float]) -> Feedback:
 def _check_state(what: str, state: Any) -> None:
     _require(isinstance(state, dict), f"{what} returns a dictionary")
     for name, array in cast("dict[str, Any]", state).items():
-        _require(
-            isinstance(array, np.ndarray) and array.dtype in (np.float64, np.int64),
-            f"state entry {name!r} is an array of float64 or int64",
-        )
+        kind = f"{type(array).__name__}.{getattr(array, 'dtype', None)}"
+        _require(kind in ("ndarray.float64", "ndarray.int64"), f"state entry {name!r} is float64 or int64, not {kind}")
 
 
 def _copy(state: State) -> State:

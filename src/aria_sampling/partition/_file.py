@@ -24,7 +24,6 @@ __all__ = ["read", "write"]
 
 _FORMAT = "aria-sampling partition 1"
 _HEADER = "header.json"
-_MEMBERS = ("labels.npy", "order.npy", "offsets.npy", "centers.npy")
 _ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _PADDING_FIELD = 0xA51A  # a private extra-field id; readers skip ids they do not know
@@ -37,7 +36,9 @@ def write(path: Path, arrays: dict[str, AnyArray], header: dict[str, Any]) -> No
     try:
         with temporary.open("xb") as raw:  # with the permissions of any new file, unlike mkstemp: it is to be shared
             with zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo(_HEADER, _DATE), json.dumps({"format": _FORMAT, **header}))
+                archive.writestr(
+                    zipfile.ZipInfo(_HEADER, _DATE), json.dumps({"format": _FORMAT, "arrays": list(arrays), **header})
+                )
                 for name, array in arrays.items():
                     _write_array(archive, raw.tell(), f"{name}.npy", array)
             raw.flush()
@@ -67,8 +68,8 @@ def read(path: Path, *, mmap: bool) -> tuple[dict[str, AnyArray], dict[str, Any]
             if header.get("format") != _FORMAT:
                 raise PartitionFileError(f"{path}: expected format {_FORMAT!r}, got {header.get('format')!r}")
             members = [info for info in archive.infolist() if info.filename != _HEADER]
-            if strange := [info.filename for info in members if info.filename not in _MEMBERS]:
-                raise ValueError(f"unknown members {strange}")
+            if [info.filename for info in members] != [f"{name}.npy" for name in header["arrays"]]:
+                raise ValueError(f"expected the arrays {header['arrays']}")
             load = _map_array if mmap else _read_array
             arrays = {info.filename[:-4]: load(archive, path, info) for info in members}
         _check(arrays, header)
