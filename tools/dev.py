@@ -111,7 +111,7 @@ def prepare(command):
     groups = sorted(name.partition(":")[2] for name in installed if name.startswith("group:"))
     STAMP.unlink(missing_ok=True)  # an installation that breaks off is not taken for a whole one
     say("installing {} into .venv (the first time takes a few minutes)".format(", ".join(sorted(installed))))
-    pip = [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
     must([*pip, "--upgrade", "pip>=25.1"])  # older ones know no dependency groups
     target = ".[{}]".format(",".join(extras)) if extras else "."
     install = [*pip, "-c", "constraints.txt", "-e", target]
@@ -207,7 +207,7 @@ def wheel(extra):
         must([sys.executable, "-m", "venv", folder])
         python = str(Path(folder) / venv_python().relative_to(VENV))
         built = [str(path) for path in sorted((ROOT / "dist").glob("*.whl"))]
-        must([python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", "constraints.txt", *built])
+        must([python, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "-c", "constraints.txt", *built])
         # Away from the repository, so that the installed copy is what is imported.
         return run([python, "-c", WHEEL_CHECK], cwd=folder)
 
