@@ -14,7 +14,7 @@ import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["float_vector", "int_vector", "integer", "real"]
+__all__ = ["as_array", "float_vector", "int_vector", "integer", "real"]
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
@@ -56,20 +56,26 @@ def real(
     return number
 
 
-def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
-    """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
+def as_array(name: str, values: Any, what: str) -> AnyArray:
+    """Return `values` as an array of any shape and dtype; ValueError, with `what` was expected, if NumPy fails."""
     try:
-        array: AnyArray = np.asarray(values)
+        return np.asarray(values)
     except Exception as error:
         raise ValueError(
-            f"{name}: expected a one-dimensional array of {what}, got {type(values).__name__}, "
-            f"which NumPy cannot read ({error}); detach a tensor and move it to the CPU first"
+            f"{name}: expected {what}, got {type(values).__name__}, which NumPy cannot read ({error}); "
+            "detach a tensor and move it to the CPU first"
         ) from error
+
+
+def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
+    """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
+    array = as_array(name, values, f"a one-dimensional array of {what}")
     if array.ndim != 1:
-        hint = "; a loss that is already averaged cannot be credited: use reduction='none'"
+        averaged = array.ndim == 0 and name == "losses" and array.dtype.kind in "iuf"
         raise ValueError(
-            f"{name}: expected a one-dimensional array of {what}, got shape {array.shape}"
-            + (hint if array.ndim == 0 else "")
+            f"{name}: expected a one-dimensional array of {what}, got "
+            + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {values!r}")
+            + ("; a loss that is already averaged cannot be credited: use reduction='none'" if averaged else "")
         )
     if length is not None and len(array) != length:
         raise ValueError(f"{name}: expected {length} {what}, got {len(array)}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._typing import FloatArray
-from aria_sampling._validation import float_vector, real
+from aria_sampling._validation import as_array, float_vector, real
 
 __all__ = ["capped", "shares", "target_shares", "tilt", "water_fill"]
 
@@ -36,7 +36,7 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
                 f"target={target!r}: expected 'pool', 'uniform', a number in [0, 1], or one share a region"
             )
         target = named[target]
-    if np.ndim(target) == 0:
+    if as_array("target", target, "a name, a number, or one share a region").ndim == 0:
         raw = sizes ** real("target", target, low=0, high=1)
     else:
         raw = float_vector("target", target, length=len(sizes))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._typing import BoolArray, FloatArray, IntArray, State
-from aria_sampling._validation import float_vector, int_vector
+from aria_sampling._validation import float_vector, int_vector, integer
 
 __all__ = ["Estimate", "Estimator", "Feedback", "fill_unvisited"]
 
@@ -58,6 +58,7 @@ class Feedback:
         Raises:
             ValueError: Another shape, dtype or length, or a region out of range.
         """
+        n_regions = integer("n_regions", n_regions, low=1)
         regions = int_vector("regions", regions, high=n_regions)
         losses = float_vector("losses", losses, length=len(regions))
         usable = np.abs(losses) < LOSS_LIMIT  # False for NaN

@@ -61,6 +61,10 @@ class TimestepProfile:
         bins = self._bins(timesteps)
         losses = float_vector("losses", losses, length=len(bins))
         weights = np.ones(len(bins)) if weights is None else float_vector("weights", weights, length=len(bins))
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"weights: expected finite numbers that are not negative, got {weights.min()} to {weights.max()}"
+            )
         use = (np.abs(losses) < LOSS_LIMIT) & (weights > 0)
         bins, losses, weights = bins[use], losses[use], weights[use]
         weight = np.bincount(bins, weights, self.n_bins)
@@ -87,7 +91,9 @@ class TimestepProfile:
         Timesteps of which nothing is known leave the loss as it is.
         """
         expected = self.expected(state, timesteps)
-        return float_vector("losses", losses, length=len(expected)) / np.where(np.isnan(expected), 1.0, expected)
+        losses = float_vector("losses", losses, length=len(expected))
+        with np.errstate(over="ignore"):  # infinite is not finite: dropped and counted like any such loss
+            return losses / np.where(np.isnan(expected), 1.0, expected)
 
     def control_variate(self, state: State, timesteps: Any, losses: Any, *, coefficient: float = 1.0) -> FloatArray:
         """Return ``loss - coefficient·(expected - mean expected)`` for each row, float64 [n]: what to report.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._typing import AnyArray, IntArray
+from aria_sampling._validation import as_array
 
 __all__ = ["as_embeddings", "nearest"]
 
@@ -15,7 +16,7 @@ _CHUNK_BYTES = 1 << 26  # of the distance matrix that exists at one time
 
 def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArray:
     """Return `values` as float32 [n, d]; ValueError, naming it, for another shape, dtype or a non-finite value."""
-    array: AnyArray = np.asarray(values)
+    array = as_array(name, values, "a non-empty array [n, d]")
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"{name}: expected a non-empty array [n, d], got shape {array.shape}")
     if array.dtype.kind not in "iuf":

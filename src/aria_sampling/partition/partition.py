@@ -89,7 +89,9 @@ class Partition:
             )
         if names is None:
             names = [str(region) for region in range(n_regions)]
-        elif len(names) != n_regions:
+        if isinstance(names, str) or not hasattr(names, "__len__"):
+            raise ValueError(f"names: expected a sequence of {n_regions} names, got {names!r}")
+        if len(names) != n_regions:
             raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
         if centers is not None:
             centers = _frozen(as_embeddings("centers", centers))
