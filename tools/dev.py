@@ -32,14 +32,14 @@ STAMP = VENV / "aria-installed.json"
 OLDEST = (3, 11)
 
 # What each command needs: ("extra", name) of the package or ("group", name) of pyproject.toml.
-DEMO = [("extra", "demo")]
+DEMO, TEST, LINT, DOCS, BUILD = ("extra", "demo"), *(("group", name) for name in ("test", "lint", "docs", "build"))
 NEEDS = {
-    "demo": DEMO,
-    "test": [*DEMO, ("group", "test")],
-    "lint": [*DEMO, ("group", "lint")],
-    "docs": [*DEMO, ("group", "docs")],
-    "wheel": [("group", "build")],
-    "setup": [*DEMO, ("group", "dev")],
+    "demo": [DEMO],
+    "test": [DEMO, TEST],
+    "lint": [DEMO, LINT],
+    "docs": [DEMO, DOCS],
+    "wheel": [BUILD],
+    "setup": [DEMO, TEST, LINT, DOCS, BUILD],
 }
 
 # The study that `demo` runs: random conditioning against ARIA, one student, one seed.
