@@ -81,6 +81,12 @@ def test_public_names_have_docstrings():
             assert getattr(aria_sampling, name).__doc__, name
 
 
+def test_every_public_name_is_in_the_reference():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"auto(?:class|exception|function):: aria_sampling\.(\w+)$", pages, re.MULTILINE))
+    assert documented == {name for name in aria_sampling.__all__ if not name.startswith("__")}
+
+
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no_such_name"):
         aria_sampling.no_such_name
