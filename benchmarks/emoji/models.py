@@ -1,8 +1,10 @@
 """The teacher, the students cut out of it, and the diffusion process: diffusers' own parts, no architecture of ours.
 
 All models are `PixArtTransformer2DModel`s over 16x16 RGB in patches of 4, conditioned on one token: the prompt's
-embedding; the null condition is all zeros. The process is Stable Diffusion 1's (scaled linear betas, T = 1000), as
-in the paper on random conditioning. Apart from the rest since training, distilling and drawing all need it.
+embedding; the null condition is all zeros. The networks put out velocity (v-prediction), since noise itself is hard to
+put out for so small a network where there is much of it; everyone else sees predicted noise. The process is Stable
+Diffusion 1's (scaled linear betas, T = 1000), as in the paper on random conditioning. Apart from the rest since
+training, distilling and drawing all need it.
 """
 
 from __future__ import annotations
@@ -44,17 +46,34 @@ def build(*, condition_dims: int, depth: int = 5, heads: int = 5, head_dim: int 
     )
 
 
-def predict(
+_PROCESS = DDPMScheduler(**_BETAS)
+_SIGNAL, _NOISE = _PROCESS.alphas_cumprod.sqrt(), (1 - _PROCESS.alphas_cumprod).sqrt()
+
+
+def predict_velocity(
     model: PixArtTransformer2DModel, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
 ) -> torch.Tensor:
-    """Predicted noise, float[B, 3, 16, 16], for images float[B, 3, 16, 16], int[B] and conditions float[B, D]."""
+    """The network's own output, v = sqrt(a_t) eps - sqrt(1 - a_t) x, in the shapes of `predict`."""
     output = model(noisy, encoder_hidden_states=condition.unsqueeze(1), timestep=timesteps, return_dict=False)[0]
     return output.float()
 
 
+def to_noise(velocity: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """eps = sqrt(a_t) v + sqrt(1 - a_t) x_t."""
+    signal, noise = (values[timesteps].view(-1, 1, 1, 1) for values in (_SIGNAL, _NOISE))
+    return signal * velocity + noise * noisy
+
+
+def predict(
+    model: PixArtTransformer2DModel, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
+) -> torch.Tensor:
+    """Predicted noise, float[B, 3, 16, 16], for images float[B, 3, 16, 16], int[B] and conditions float[B, D]."""
+    return to_noise(predict_velocity(model, noisy, timesteps, condition), noisy, timesteps)
+
+
 def training_scheduler() -> DDPMScheduler:
     """Adds the noise in training and distillation: x_t = sqrt(a_t) x + sqrt(1 - a_t) eps."""
-    return DDPMScheduler(**_BETAS)
+    return _PROCESS
 
 
 def sampling_scheduler(steps: int) -> DDIMScheduler:
@@ -76,7 +95,8 @@ def sample(
 ) -> torch.Tensor:
     """Images float[n, 3, 16, 16] in [-1, 1] for conditions float[n, D] from the given initial noise."""
     outputs: list[torch.Tensor] = []
-    for rows, x in zip(condition.split(batch), noise.split(batch), strict=True):
+    for rows, start in zip(condition.split(batch), noise.split(batch), strict=True):
+        x = start
         scheduler = sampling_scheduler(steps)
         both = torch.cat([rows, torch.zeros_like(rows)])
         for t in scheduler.timesteps:
@@ -110,12 +130,12 @@ def student_from_teacher(teacher: PixArtTransformer2DModel, depth: int) -> PixAr
     new_index = {old: new for new, old in enumerate(kept_blocks(config["num_layers"], depth))}
     state: dict[str, torch.Tensor] = {}
     for name, value in teacher.state_dict().items():
-        if name.startswith("transformer_blocks."):
-            _, old, rest = name.split(".", 2)
-            if int(old) not in new_index:
-                continue
-            name = f"transformer_blocks.{new_index[int(old)]}.{rest}"
-        state[name] = value.clone()
+        if not name.startswith("transformer_blocks."):
+            state[name] = value.clone()
+            continue
+        _, old, rest = name.split(".", 2)
+        if int(old) in new_index:
+            state[f"transformer_blocks.{new_index[int(old)]}.{rest}"] = value.clone()
     student.load_state_dict(state)
     return student
 

@@ -32,7 +32,7 @@ _TRAIN, _EVALUATE, _SHEET = 101, 102, 103  # the first word of a generator's key
 
 
 def pick_precision(name: str) -> torch.dtype:
-    """float32, or bfloat16 autocast. "auto" takes bfloat16 only where the CPU has instructions for it: without, it is slower."""
+    """float32, or bfloat16 autocast; "auto" takes bfloat16 only where the CPU has instructions for it."""
     if name == "fp32":
         return torch.float32
     capable = name == "bf16" or any(torch.cpu.get_capabilities().get(flag) for flag in ("avx512_bf16", "amx_bf16"))
@@ -80,7 +80,9 @@ def evaluate(model: Any, world: Emoji, seed: int, repeats: int = 2) -> float:
     for repeat in range(repeats):
         rng = stream(_EVALUATE, seed, repeat)
         n = len(world.names)
-        timesteps = torch.from_numpy(rng.permutation(((np.arange(n) + rng.random()) * models.TIMESTEPS / n).astype(np.int64)))
+        timesteps = torch.from_numpy(
+            rng.permutation(((np.arange(n) + rng.random()) * models.TIMESTEPS / n).astype(np.int64))
+        )
         noise = torch.from_numpy(rng.standard_normal((n, 3, 16, 16), dtype=np.float32))
         condition = torch.from_numpy(world.embeddings[world.prompt_start[:-1]])
         noisy = scheduler.add_noise(torch.from_numpy(world.pixels), noise, timesteps)
@@ -128,7 +130,7 @@ def main() -> None:
     model = models.build(condition_dims=world.embeddings.shape[1], depth=args.depth).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
     ema = Ema(model, args.ema)
-    curve: list[tuple[int, float]] = []
+    curve: list[tuple[int, float, float]] = []  # step, mean squared error of velocity, of noise
     first, seconds, checkpoint = 0, 0.0, args.out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint)
@@ -142,8 +144,8 @@ def main() -> None:
         images, noise, timesteps, condition = draw_batch(world, args.seed, step, args.batch, 0.1)
         noisy = scheduler.add_noise(images, noise, timesteps)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            predicted = models.predict(model, noisy, timesteps, condition)
-        loss = (predicted - noise).square().mean()
+            predicted = models.predict_velocity(model, noisy, timesteps, condition)
+        loss = (predicted - scheduler.get_velocity(images, noise, timesteps)).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -151,10 +153,11 @@ def main() -> None:
             group["lr"] = learning_rate(step, args.steps, args.lr)
         optimizer.step()
         ema.update(model, step)
-        window.append(float(loss))
+        error = (models.to_noise(predicted.detach(), noisy, timesteps) - noise).square().mean()
+        window.append((loss.item(), error.item()))
         if (step + 1) % 50 == 0:
-            curve.append((step + 1, round(float(np.mean(window)), 5)))
-            bar.set_postfix(loss=f"{curve[-1][1]:.4f}")
+            curve.append((step + 1, *(round(float(x), 5) for x in np.mean(window, 0))))
+            bar.set_postfix(v=f"{curve[-1][1]:.4f}", eps=f"{curve[-1][2]:.4f}")
             window = []
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
             now = time.perf_counter()

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).parent / "data"
+SPLITS = ("seen", "unseen", "rare")
+CONDITIONS = ("pool", "held_out")
+_EVAL_PROMPTS = 201  # first word of a generator's key
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,82 @@ class Emoji:
 def stream(*key: int) -> np.random.Generator:
     """A generator of its own for a key such as (purpose, seed, step): no draw depends on how many came before."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What one choice of unseen groups makes of the world.
+
+    - *paired*: emoji whose images are there to distil on: of seen groups, not held out.
+    - *pool*: prompts a condition may be drawn from: of every group, seen or not, but of no held-out concept.
+    - splits: *unseen* groups; *rare*, the smallest quarter of the subgroups of the seen groups, by number of emoji;
+      *seen*, the rest. Each in two conditions: prompts in the pool, and prompts of held-out concepts.
+    """
+
+    world: Emoji
+    unseen: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        groups = set(self.world.groups.tolist())
+        if not self.unseen or not set(self.unseen) < groups:
+            raise ValueError(f"unseen={self.unseen!r}: expected some, not all, of the groups {sorted(groups)}")
+
+    @cached_property
+    def is_unseen(self) -> np.ndarray:
+        """bool[N]"""
+        return np.isin(self.world.groups, self.unseen)
+
+    @cached_property
+    def paired(self) -> np.ndarray:
+        """int64[n]: emoji with an image to distil on."""
+        return np.flatnonzero(~self.is_unseen & ~self.world.held_out)
+
+    @cached_property
+    def pool(self) -> np.ndarray:
+        """int64[M]: prompts in the pool; item i of the partition is prompt `pool[i]`."""
+        return np.flatnonzero(~self.world.held_out[self.world.prompt_emoji])
+
+    @cached_property
+    def pool_item(self) -> np.ndarray:
+        """int64[P]: the pool item of a prompt, -1 where it is not in the pool."""
+        items = np.full(len(self.world.prompts), -1)
+        items[self.pool] = np.arange(len(self.pool))
+        return items
+
+    @cached_property
+    def rare_subgroups(self) -> tuple[str, ...]:
+        """The smallest quarter of the subgroups of seen groups; ties by name."""
+        names, sizes = np.unique(self.world.subgroups[~self.is_unseen], return_counts=True)
+        order = sorted(zip(sizes.tolist(), names.tolist(), strict=True))
+        return tuple(name for _, name in order[: len(order) // 4])
+
+    def emoji_of(self, split: str, condition: str) -> np.ndarray:
+        """int64[n]: the emoji of a split ("seen", "unseen", "rare") and condition ("pool", "held_out")."""
+        rare = np.isin(self.world.subgroups, self.rare_subgroups)
+        members = {"unseen": self.is_unseen, "rare": ~self.is_unseen & rare, "seen": ~self.is_unseen & ~rare}[split]
+        return np.flatnonzero(members & (self.world.held_out == (condition == "held_out")))
+
+    def eval_prompts(self, split: str, condition: str, count: int) -> np.ndarray:
+        """int64[<= count]: fixed prompts to evaluate on, one of each of up to `count` emoji; no run's seed enters."""
+        rng = stream(_EVAL_PROMPTS, SPLITS.index(split), CONDITIONS.index(condition))
+        emoji = rng.permutation(self.emoji_of(split, condition))[:count]
+        return rng.integers(self.world.prompt_start[emoji], self.world.prompt_start[emoji + 1])
+
+    def show_prompts(self, count: int) -> np.ndarray:
+        """int64[count]: names to draw in figures, by a rule made before any run: the first emoji in the pool of each
+        of `count` subgroups of the unseen groups, evenly spaced."""
+        emoji = self.emoji_of("unseen", "pool")
+        _, first = np.unique(self.world.subgroups[emoji], return_index=True)
+        first = np.sort(first)
+        chosen = first[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
+        return self.world.prompt_start[emoji[chosen]]
+
+
+def scenario(world: Emoji, unseen: Sequence[str] | str) -> Scenario:
+    """A scenario from group names, or from one string of them separated by commas.
+
+    >>> scenario(Emoji.load(), "Animals & Nature, Food & Drink").unseen
+    ('Animals & Nature', 'Food & Drink')
+    """
+    parts = unseen.split(",") if isinstance(unseen, str) else unseen
+    return Scenario(world, tuple(sorted(part.strip() for part in parts)))

@@ -1,0 +1,105 @@
+"""The study's commands; `python -m benchmarks.emoji distill --help` lists what can be changed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from .distill import RunSettings
+from .evaluate import EvalSize
+from .figures import draw_all
+from .methods import METHODS
+from .models import STUDENTS
+from .stats import table
+from .study import load_results, run_study, write_atomically
+from .world import Emoji, scenario
+
+TUNING_CELL = "Animals & Nature,Food & Drink"
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("distill", help="distil students under several methods, and compare them")
+    run.add_argument("--methods", default="none,rc,uniform,aria", help=f"of {', '.join(METHODS)}")
+    run.add_argument("--students", default="depth3", help=f"of {', '.join(STUDENTS)}")
+    run.add_argument("--unseen", default=TUNING_CELL, help="groups without images, separated by commas")
+    run.add_argument("--seeds", default="0,1,2")
+    run.add_argument("--steps", type=int, default=1200)
+    run.add_argument("--batch", type=int, default=RunSettings.batch)
+    run.add_argument("--lr", type=float, default=RunSettings.lr)
+    run.add_argument("--lam", type=float, default=RunSettings.lam, help="rate of the exponential switch")
+    run.add_argument("--regions", type=int, default=RunSettings.n_regions)
+    run.add_argument(
+        "--loss", choices=("noise", "velocity"), default=RunSettings.loss, help="squared difference of what"
+    )
+    run.add_argument("--eval-prompts", type=int, default=EvalSize.prompts, help="at most, for each split")
+    run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
+
+    demo = commands.add_parser("demo", help="random conditioning against ARIA, one seed, in a few minutes")
+    demo.add_argument("--steps", type=int, default=800)
+
+    draw = commands.add_parser("figures", help="redraw table and figures from results.json")
+    for command in (run, demo, draw):
+        command.add_argument("--out", type=Path, required=command is not demo, default=Path("runs/emoji-demo"))
+    for command in (run, demo):
+        command.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes, one thread each")
+    return parser
+
+
+def _plan(args: argparse.Namespace) -> list[RunSettings]:
+    """The runs of a command, methods innermost: after a stop, whole seeds are there to compare."""
+    if args.command == "demo":
+        unseen, size = scenario(Emoji.load(), TUNING_CELL).unseen, EvalSize(prompts=48)
+        return [RunSettings(m, "depth3", unseen, 0, steps=args.steps, evaluation=size) for m in ("rc", "aria")]
+    unseen = scenario(Emoji.load(), args.unseen).unseen
+    methods, students, seeds = _names(args.methods), _names(args.students), [int(s) for s in _names(args.seeds)]
+    for what, given, known in (("--methods", methods, METHODS), ("--students", students, STUDENTS)):
+        if unknown := sorted(set(given) - set(known)):
+            raise SystemExit(f"{what}: {', '.join(unknown)} not known; there are {', '.join(known)}")
+    size = EvalSize(prompts=args.eval_prompts)
+    steps, batch, every = args.steps, args.batch, 100
+    if args.smoke:
+        steps, batch, every, size = min(steps, 6), min(batch, 8), 3, EvalSize(prompts=3, sampling_steps=3, shown=4)
+    return [
+        RunSettings(
+            method,
+            student,
+            unseen,
+            seed,
+            steps=steps,
+            batch=batch,
+            lr=args.lr,
+            lam=args.lam,
+            n_regions=args.regions,
+            loss=args.loss,
+            curve_every=every,
+            trace_every=max(1, every // 2),
+            evaluation=size,
+        )
+        for student in students
+        for seed in seeds
+        for method in methods
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Carries out one command."""
+    args = _parser().parse_args(argv)
+    results = load_results(args.out) if args.command == "figures" else run_study(_plan(args), args.out, args.jobs)
+    write_atomically(args.out / "table.md", table(results))
+    print(table(results))
+    pictures = draw_all(results, args.out)
+    print(f"Table: {args.out / 'table.md'}\nPictures:")
+    for path in pictures:
+        print(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The pictures of the study, from `results.json` and the emoji that each run drew; how to read them is in README.md.
+
+Colours belong to methods and stay the same everywhere. matplotlib is loaded here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import evaluate, models
+from .evaluate import EvalSize
+from .methods import METHODS
+from .stats import REFERENCE, Cell, cells
+from .world import DATA, Emoji, Scenario, scenario
+
+COLOURS = {"none": "#8a8a8a", "rc": "#0072b2", "uniform": "#cc9a00", "aria": "#d1495b", "aria_nopaired": "#8e6bb0"}
+SHORT = {"none": "no switching", "rc": "RC", "uniform": "uniform", "aria": "ARIA", "aria_nopaired": "ARIA, no paired"}
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+}
+
+
+def _colour(method: str) -> str:
+    return COLOURS.get(method, "#444444")
+
+
+def _label(method: str) -> str:
+    return SHORT.get(method, METHODS[method].title)
+
+
+def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
+    """The prompts, and rows of (label, uint8[n, 16, 16, 3]): the teacher's, then each method's at the first seed."""
+    size = EvalSize(**cell.first["evaluation"])
+    prompts = [world.world.prompts[i] for i in world.show_prompts(size.shown)]
+    rows = [("teacher", evaluate.draw_shown(models.load_teacher(DATA), world, size))]
+    for method in cell.methods:
+        run = min((run for run in cell.runs if run["method"] == method), key=lambda run: run["seed"])
+        path = out / "runs" / f"{run['name']}.npz"
+        if path.exists():
+            with np.load(path) as stored:
+                rows.append((_label(method), stored["images"]))
+    return prompts, rows
+
+
+def _strip(axes: Any, images: np.ndarray, scale: int = 8, gap: int = 1) -> None:
+    """A row of emoji, each pixel a square."""
+    tiles = np.pad(images, ((0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
+    row = tiles.transpose(1, 0, 2, 3).reshape(tiles.shape[1], -1, 3).repeat(scale, 0).repeat(scale, 1)
+    axes.imshow(row, interpolation="nearest", aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _emoji_rows(figure: Any, rows: Sequence[tuple[str, np.ndarray]], prompts: Sequence[str]) -> None:
+    """Rows of emoji under their prompts."""
+    axes = figure.subplots(len(rows), 1, gridspec_kw={"hspace": 0.05}, squeeze=False)[:, 0]
+    for axis, (label, images) in zip(axes, rows, strict=True):
+        _strip(axis, images)
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+    tile = 18 * 8
+    for i, prompt in enumerate(prompts):
+        text = "\n".join(textwrap.wrap(prompt, 13))
+        axes[0].text((i + 0.5) * tile, -0.06 * tile, text, ha="center", va="bottom", fontsize=8, color="#444444")
+
+
+def draw_emoji(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
+    """(a) What the teacher and each student draw for unseen prompts, from the same noise."""
+    prompts, rows = _drawn(cell, out, world)
+    figure = plt.figure(figsize=(1.0 * len(prompts) + 1.2, 1.0 * len(rows) + 0.7))
+    _emoji_rows(figure, rows, prompts)
+    figure.suptitle(f"Prompts without any image in training ({cell.title})", x=0.02, y=1.06, ha="left", fontsize=11)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_regions(cell: Cell, path: Path) -> None:
+    """(b) Allocation and discrepancy by region over time, regions sorted by their share of unseen prompts."""
+    chosen = [name for name in (REFERENCE, "aria") if name in cell.methods] or list(cell.methods)
+    runs = [min((r for r in cell.runs if r["method"] == m), key=lambda r: r["seed"]) for m in chosen]
+    runs = [run for run in runs if run["regions"]]
+    if not runs:
+        return
+    probability = [np.array(run["regions"]["probability"], float).T for run in runs]
+    discrepancy = [np.array(run["regions"]["discrepancy"], float).T for run in runs]
+    shares = np.array(runs[0]["regions"]["unseen_share"])
+    order = np.argsort(-shares, kind="stable")
+    border = int((shares > 0.5).sum()) - 0.5
+    figure, axes = plt.subplots(2, len(runs), figsize=(5.2 * len(runs) + 1, 7), squeeze=False, sharey=True, sharex=True)
+    uniform = 1 / len(shares)
+    for row, (grids, label) in enumerate(
+        (
+            (probability, "share of the draws,\nregions alike = 1"),
+            (discrepancy, "discrepancy estimate,\nmean at its timestep = 1"),
+        )
+    ):
+        shown = [grid / uniform for grid in grids] if row == 0 else grids
+        low, high = (float(np.nanquantile(np.concatenate([g[:, 1:] for g in shown], 1), p)) for p in (0.02, 0.98))
+        for column, (run, grid) in enumerate(zip(runs, shown, strict=True)):
+            axis, last = axes[row, column], run["regions"]["steps"][-1]
+            picture = axis.imshow(
+                grid[order], aspect="auto", interpolation="nearest", cmap="viridis" if row == 0 else "magma", vmin=low,
+                vmax=high, extent=(0, last, len(order) - 0.5, -0.5),
+            )  # fmt: skip
+            axis.axhline(border, color="white", linewidth=1.2)
+            axis.set_title(f"{_label(run['method'])}: {'allocation' if row == 0 else 'discrepancy'}")
+            if row == 1:
+                axis.set_xlabel("step")
+            if column == 0:
+                axis.set_yticks([border / 2, (border + len(order)) / 2], ["mostly\nunseen", "mostly\nseen"])
+        figure.colorbar(picture, ax=axes[row].tolist(), label=label, pad=0.02)
+    figure.suptitle(f"Every line is a region of the pool ({cell.title}, seed {runs[0]['seed']})", x=0.02, ha="left")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_curves(cell: Cell, path: Path) -> None:
+    """(c) Discrepancy of unseen and of seen conditions while training, mean and range over seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for axis, split in zip(axes, ("unseen", "seen"), strict=True):
+        tail: list[float] = []
+        for method in cell.methods:
+            curves = [run["curve"] for run in cell.runs if run["method"] == method]
+            steps = [point["step"] for point in curves[0]]
+            values = np.array([[point[split] for point in curve] for curve in curves])
+            axis.plot(steps, values.mean(0), color=_colour(method), label=_label(method), linewidth=1.8)
+            axis.fill_between(steps, values.min(0), values.max(0), color=_colour(method), alpha=0.15, linewidth=0)
+            tail += values.mean(0)[max(1, len(steps) // 6) :].tolist()
+        axis.set_ylim(0.95 * min(tail), 1.05 * max(tail))
+        axis.set(xlabel="step", ylabel="teacher-student discrepancy", title=f"{split} conditions")
+    axes[0].legend()
+    figure.suptitle(cell.title, x=0.02, ha="left")
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _dots(axis: Any, cell: Cell, split: str) -> None:
+    """A row a method: small dots are seeds; the large one their mean, with the interval of its difference from RC."""
+    methods = list(cell.methods)
+    for y, method in enumerate(methods):
+        values = list(cell.by_seed(method, "generation", split).values())
+        mean, difference = float(np.mean(values)), cell.difference(method, "generation", split)
+        if difference is not None and difference.half is not None:
+            ends = [mean - difference.half, mean + difference.half]
+            axis.plot(ends, [y, y], color=_colour(method), linewidth=2.5, solid_capstyle="round")
+        axis.scatter(values, [y] * len(values), s=14, color=_colour(method), alpha=0.45, linewidth=0, zorder=3)
+        axis.scatter([mean], [y], s=70, color=_colour(method), zorder=4)
+        if method == REFERENCE:
+            axis.axvline(mean, color=_colour(method), linewidth=0.8, linestyle=":")
+        text = f"{mean:.4f}"
+        if difference is not None:
+            reference = float(np.mean(list(cell.by_seed(REFERENCE, "generation", split).values())))
+            text += f"  ({100 * difference.mean / reference:+.1f}%)"
+        axis.annotate(text, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=8.5)
+    axis.set_yticks(range(len(methods)), [_label(method) for method in methods])
+    axis.set_ylim(len(methods) - 0.5, -0.7)
+    axis.margins(x=0.18)
+    axis.grid(axis="x", color="#e6e6e6")
+    axis.set_axisbelow(True)
+
+
+def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
+    """(d) One picture for a stranger: emoji above, the error of each method below."""
+    prompts, rows = _drawn(cell, out, world)
+    wanted = {"teacher", *(_label(method) for method in ("none", REFERENCE, "aria"))}
+    rows = [row for row in rows if row[0] in wanted]
+    figure = plt.figure(figsize=(11, 1.0 * len(rows) + 0.55 * len(cell.methods) + 2.6))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[len(rows) + 0.8, 0.55 * len(cell.methods) + 1.2])
+    _emoji_rows(top, rows, prompts)
+    top.subplots_adjust(left=0.13, right=0.99, bottom=0.02, top=0.82)
+    top.suptitle(
+        "Distilling a text-to-image model for prompts it has no images of: the teacher, and smaller students",
+        x=0.01, y=1.02, ha="left", fontsize=12, fontweight="bold",
+    )  # fmt: skip
+    left, right = bottom.subplots(1, 2, sharey=True)
+    _dots(left, cell, "unseen")
+    _dots(right, cell, "seen")
+    left.set(title="prompts without images (unseen)", xlabel="error of the student's picture")
+    right.set(title="prompts with images (seen)", xlabel="error of the student's picture")
+    bottom.subplots_adjust(left=0.13, right=0.99, bottom=0.24, top=0.88, wspace=0.08)
+    seeds = len({run["seed"] for run in cell.runs})
+    note = (
+        f"Mean squared difference from the teacher's picture from the same noise, pixels in [0, 1]; lower is better. "
+        f"{cell.title}; {seeds} seed{'s' if seeds > 1 else ''}."
+    )
+    if seeds > 1:
+        note += " Small dots: seeds. Bars: 95% interval of the difference from RC, paired by seed."
+    bottom.text(0.01, 0.0, "\n".join(textwrap.wrap(note, 150)), fontsize=8, color="#555555", va="bottom")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_all(runs: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
+    """All figures of all cells, under `out`/figures; the headline of each cell last. Returns their paths."""
+    paths: list[Path] = []
+    data = Emoji.load()
+    with mpl.rc_context(_STYLE):
+        for name, cell in cells(runs).items():
+            folder, world = out / "figures" / name, scenario(data, cell.first["unseen"])
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_emoji(cell, out, world, folder / "emoji.png")
+            draw_regions(cell, folder / "regions.png")
+            draw_curves(cell, folder / "curves.png")
+            draw_headline(cell, out, world, folder / "headline.png")
+            found = [folder / f"{what}.png" for what in ("emoji", "regions", "curves", "headline")]
+            paths += [path for path in found if path.exists()]
+    return paths

@@ -1,0 +1,136 @@
+"""Means, intervals of differences paired by seed, and the tables made of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from .evaluate import METRICS
+from .methods import METHODS
+from .world import CONDITIONS, SPLITS
+
+REFERENCE = "rc"
+_CELL = ("student", "unseen", "steps", "batch", "lr", "lam", "n_regions", "loss", "evaluation")
+_SPLIT_ORDER = ("unseen", "rare", "seen")
+_ABOUT = {
+    "generation": "Generation error: mean squared difference of the student's and the teacher's image from the same "
+    "initial noise, pixels in [0, 1]",
+    "discrepancy": "Discrepancy: mean squared difference of the predicted noise over the grid of timesteps",
+    "noisy": "Discrepancy in the noisy half (t >= T/2)",
+    "direction": "Error of the conditional direction eps(c) - eps(null)",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and half the width of its 95% interval (None from fewer than two values)."""
+
+    mean: float
+    half: float | None
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's t over the seeds.
+
+    >>> interval([1.0, 2.0, 3.0]).mean, round(interval([1.0, 2.0, 3.0]).half, 3)
+    (2.0, 2.484)
+    >>> interval([1.0]).half is None
+    True
+    """
+    n = len(values)
+    half = None if n < 2 else float(student_t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(float(np.mean(values)), half)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that may be compared: alike in all but method and seed."""
+
+    runs: tuple[Mapping[str, Any], ...]
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """One of the runs, for what they share."""
+        return self.runs[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that were run, in the registry's order."""
+        found = {run["method"] for run in self.runs}
+        return tuple(name for name in METHODS if name in found)
+
+    @property
+    def title(self) -> str:
+        """One line for headings."""
+        run = self.first
+        return f"{run['student']}, unseen: {', '.join(run['unseen'])}, {run['steps']} steps of {run['batch']}"
+
+    def by_seed(self, method: str, metric: str, split: str, condition: str = "pool") -> dict[int, float]:
+        """A metric of a method, by seed."""
+        return {
+            run["seed"]: run["metrics"][split][condition][metric]
+            for run in sorted(self.runs, key=lambda run: run["seed"])
+            if run["method"] == method
+        }
+
+    def difference(self, method: str, metric: str, split: str, condition: str = "pool") -> Interval | None:
+        """Method minus `rc`, paired by seed; None for `rc` itself or without a common seed."""
+        mine, reference = (self.by_seed(name, metric, split, condition) for name in (method, REFERENCE))
+        common = sorted(mine.keys() & reference.keys())
+        return None if method == REFERENCE or not common else interval([mine[s] - reference[s] for s in common])
+
+
+def cells(runs: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
+    """The runs grouped into cells, under a short name fit for a folder."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run[key] for key in _CELL], sort_keys=True), []).append(run)
+    named: dict[str, Cell] = {}
+    for group in groups.values():
+        run = group[0]
+        words = "-".join("".join(c for c in name.split()[0].lower() if c.isalnum()) for name in run["unseen"])
+        base = name = f"{run['student']}-{words}-{run['steps']}"
+        number = 2
+        while name in named:
+            name, number = f"{base}-{number}", number + 1
+        named[name] = Cell(tuple(group))
+    return named
+
+
+def _entry(cell: Cell, method: str, metric: str, split: str, condition: str) -> str:
+    mean = float(np.mean(list(cell.by_seed(method, metric, split, condition).values())))
+    difference = cell.difference(method, metric, split, condition)
+    if difference is None:
+        return f"{mean:.5f}"
+    reference = float(np.mean(list(cell.by_seed(REFERENCE, metric, split, condition).values())))
+    half = "" if difference.half is None else f" ± {100 * difference.half / reference:.1f}"
+    return f"{mean:.5f} ({100 * difference.mean / reference:+.1f}{half}%)"
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: per cell and metric, methods by splits."""
+    lines = [
+        "Means over seeds; in brackets the difference from `rc` paired by seed, in per cent of `rc`'s mean, with the",
+        "95% interval of that difference (Student's t over seeds). Lower is better. *unseen*: groups without",
+        "images; *rare*: the smallest quarter of the other subgroups; *seen*: the rest. *held-out* prompts are in no",
+        "pool and no paired set.",
+    ]
+    for cell in cells(runs).values():
+        seeds = sorted({run["seed"] for run in cell.runs})
+        seconds = np.mean([run["seconds"] for run in cell.runs])
+        lines += ["", f"## {cell.title}", "", f"Seeds {', '.join(map(str, seeds))}; {seconds:.0f} s a run."]
+        for metric in ("generation", *(name for name in METRICS if name != "generation")):
+            columns = [(split, condition) for split in _SPLIT_ORDER for condition in CONDITIONS]
+            heads = " | ".join(f"{split}{', held-out' if condition != 'pool' else ''}" for split, condition in columns)
+            lines += ["", f"{_ABOUT[metric]}.", "", f"| method | {heads} |", "|---" * (len(columns) + 1) + "|"]
+            for method in cell.methods:
+                entries = " | ".join(_entry(cell, method, metric, *column) for column in columns)
+                lines.append(f"| {method} | {entries} |")
+    assert set(_SPLIT_ORDER) == set(SPLITS)
+    return "\n".join(lines) + "\n"

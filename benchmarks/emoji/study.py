@@ -1,0 +1,170 @@
+"""Many runs: planned, spread over processes, resumed, and gathered into `results.json`.
+
+A run is finished when its JSON file stands under `runs/`; files are written beside their place and moved, so a file is
+whole or absent, and a study that was stopped goes on where it was. Apart from `distill.py`, which knows one run only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing as mp
+import os
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import aria_sampling as aria
+
+from . import evaluate, models
+from .distill import RunSettings, distill
+from .methods import METHODS
+from .world import CONDITIONS, DATA, SPLITS, Emoji, scenario
+
+
+def fingerprint() -> str:
+    """A hash of the data and the teacher: runs and cached answers of others are not reused."""
+    digest = hashlib.sha256()
+    for name in ("images.npz", "emoji.json", "embeddings.npz", "teacher.safetensors"):
+        digest.update((DATA / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run_name(settings: RunSettings, data: str) -> str:
+    """The name of a run's files: readable, and unique by a hash of everything that decides its outcome."""
+    everything = json.dumps([settings.as_json(), data, aria.__version__], sort_keys=True)
+    return (
+        f"{settings.student}-{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}"
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or none."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+class _Worker:
+    """What a process keeps between its runs: the world and the teacher, on one thread."""
+
+    def __init__(self, report: Callable[[tuple[str, int, str]], None]) -> None:
+        torch.set_num_threads(1)  # more threads sum in another order: results would depend on the machine's load
+        self.world, self.teacher, self.data = Emoji.load(), models.load_teacher(DATA), fingerprint()
+        self.report = report
+
+    def answer(self, settings: RunSettings, split: str, condition: str, out: Path) -> None:
+        """Puts the teacher's answers of one split into the cache."""
+        inputs = evaluate.split_inputs(scenario(self.world, settings.unseen), split, condition, settings.evaluation)
+        evaluate.teacher_answers(self.teacher, self.data, inputs, out / "cache")
+
+    def run(self, settings: RunSettings, out: Path) -> None:
+        """One run, with its files."""
+        name = run_name(settings, self.data)
+        result, shown = distill(
+            settings,
+            scenario(self.world, settings.unseen),
+            self.teacher,
+            self.data,
+            out / "cache",
+            lambda steps, text: self.report(
+                (f"{settings.method} {settings.student} seed {settings.seed}", steps, text)
+            ),
+        )
+        np.savez_compressed(out / "runs" / f"{name}.npz", images=shown)
+        write_atomically(out / "runs" / f"{name}.json", json.dumps({"name": name, "data": self.data, **result}))
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(messages: Any) -> None:
+    global _worker  # noqa: PLW0603 - one a process, made once
+    _worker = _Worker(messages.put)
+
+
+def _call(what: str, *args: Any) -> None:
+    assert _worker is not None
+    getattr(_worker, what)(*args)
+
+
+def _spread(tasks: Sequence[tuple[Any, ...]], jobs: int, listen: Callable[[tuple[str, int, str]], None]) -> None:
+    """Carries out (method of `_Worker`, arguments...) in order, in this process or in `jobs` others."""
+    if jobs == 1:
+        worker = _Worker(listen)
+        for what, *args in tasks:
+            getattr(worker, what)(*args)
+        return
+    context = mp.get_context("spawn")
+    messages = context.Queue()
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(messages,)) as executor:
+        pending: set[Future[None]] = {executor.submit(_call, *task) for task in tasks}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                while True:
+                    try:
+                        listen(messages.get_nowait())
+                    except queue.Empty:
+                        break
+                for future in done:
+                    future.result()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def run_study(plan: Sequence[RunSettings], out: Path, jobs: int) -> list[dict[str, Any]]:
+    """Carries out what is not finished yet and writes `results.json`: every run that stands in `out`."""
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    data = fingerprint()
+    todo = [settings for settings in plan if not (out / "runs" / f"{run_name(settings, data)}.json").exists()]
+    print(
+        f"{len(plan)} runs, {len(plan) - len(todo)} of them finished before; {jobs} at a time, into {out}", flush=True
+    )
+    if todo:
+        answers: dict[Any, tuple[Any, ...]] = {}
+        for settings in todo:
+            for split in SPLITS:
+                for condition in CONDITIONS:
+                    key = (settings.unseen, settings.evaluation, split, condition)
+                    answers.setdefault(key, ("answer", settings, split, condition, out))
+        with tqdm(
+            desc="teacher's answers, then runs", total=sum(s.steps for s in todo), unit="step", mininterval=1
+        ) as bar:
+            state: dict[str, str] = {}
+            _spread([*answers.values(), *(("run", s, out) for s in todo)], jobs, lambda m: _show(bar, state, m))
+    return gather(out)
+
+
+def _show(bar: Any, state: dict[str, str], message: tuple[str, int, str]) -> None:
+    name, steps, text = message
+    state.pop(name, None)  # the latest last
+    state[name] = text
+    bar.set_description_str("runs", refresh=False)
+    bar.set_postfix_str("; ".join(f"{key}: {value}" for key, value in list(state.items())[-2:]), refresh=False)
+    bar.update(steps)
+
+
+def gather(out: Path) -> list[dict[str, Any]]:
+    """All finished runs in `out`, in a fixed order; also written to `results.json`."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "runs").glob("*.json"))]
+    order = list(METHODS)
+    runs.sort(key=lambda run: (run["unseen"], run["student"], run["steps"], order.index(run["method"]), run["seed"]))
+    lines = ",\n".join(json.dumps(run) for run in runs)
+    write_atomically(out / "results.json", f"[\n{lines}\n]\n")
+    return runs
+
+
+def load_results(out: Path) -> list[dict[str, Any]]:
+    """What `results.json` holds."""
+    path = out / "results.json"
+    if not path.exists():
+        raise SystemExit(f"{path} does not exist: run `python -m benchmarks.emoji distill --out {out}` first.")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,315 @@
+"""The emoji study: what its data hold, what no method may see, and that methods differ in their policy alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from benchmarks.emoji import distill as distillation  # noqa: E402
+from benchmarks.emoji import evaluate, models, stats, study  # noqa: E402
+from benchmarks.emoji.__main__ import main  # noqa: E402
+from benchmarks.emoji.build_data import concept_of  # noqa: E402
+from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
+from benchmarks.emoji.world import CONDITIONS, DATA, SPLITS, Emoji, Scenario, scenario  # noqa: E402
+
+UNSEEN = "Animals & Nature,Food & Drink"
+TINY = evaluate.EvalSize(prompts=3, sampling_steps=2, shown=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def world() -> Emoji:
+    return Emoji.load()
+
+
+@pytest.fixture(scope="module")
+def cell(world: Emoji) -> Scenario:
+    return scenario(world, UNSEEN)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Any:
+    return models.load_teacher(DATA)
+
+
+# -- data
+
+
+def test_counts(world: Emoji) -> None:
+    assert len(world.names) == len(set(world.names)) == len(world.images) == 3655
+    assert len(np.unique(world.images.reshape(3655, -1), axis=0)) == 3641
+    assert len(set(world.groups)) == 9
+    assert len(set(world.subgroups)) == 99
+    assert (world.groups == "People & Body").sum() == 2148
+    assert (world.groups == "Activities").sum() == 85
+    assert len(world.prompts) == len(world.embeddings) == len(set(world.prompts)) > 4 * len(world.names)
+    assert world.images.shape[1:] == (16, 16, 3)
+    assert world.images.dtype == np.uint8
+
+
+def test_prompts_belong_to_their_emoji_and_begin_with_its_name(world: Emoji) -> None:
+    assert all(world.prompts[p].startswith(world.names[e]) for p, e in enumerate(world.prompt_emoji))
+    assert [world.prompts[p] for p in world.prompt_start[:-1]] == list(world.names)
+
+
+def test_embeddings_have_unit_average_variance(world: Emoji) -> None:
+    assert np.isfinite(world.embeddings).all()
+    assert world.embeddings.var(0).mean() == pytest.approx(1, abs=0.01)
+
+
+def test_every_fifth_concept_of_a_subgroup_is_held_out_in_all_its_tones(world: Emoji) -> None:
+    for subgroup in dict.fromkeys(world.subgroups):
+        members = np.flatnonzero(world.subgroups == subgroup)
+        concepts = list(dict.fromkeys(world.concepts[members].tolist()))
+        expected = set(concepts[2::5])
+        assert [bool(world.held_out[i]) for i in members] == [str(world.concepts[i]) in expected for i in members]
+
+
+@pytest.mark.parametrize(
+    ("name", "concept"),
+    [
+        ("waving hand: dark skin tone", "waving hand"),
+        ("man: medium-dark skin tone, red hair", "man: red hair"),
+        ("handshake: light skin tone, dark skin tone", "handshake"),
+        ("kiss: person, person, light skin tone, dark skin tone", "kiss"),
+        ("kiss: man, man, light skin tone", "kiss: man, man"),
+        ("flag: Japan", "flag: Japan"),
+        ("rainbow", "rainbow"),
+    ],
+)
+def test_concepts_are_names_without_skin_tones(name: str, concept: str) -> None:
+    assert concept_of(name) == concept
+
+
+def test_data_and_teacher_stay_under_ten_megabytes() -> None:
+    assert sum(path.stat().st_size for path in DATA.iterdir()) < 10e6
+
+
+# -- who may see what
+
+
+@pytest.mark.parametrize("unseen", [UNSEEN, "Travel & Places,Objects", "Flags"])
+def test_no_leak(world: Emoji, unseen: str) -> None:
+    cell = scenario(world, unseen)
+    groups = unseen.split(",")
+    assert not np.isin(world.groups[cell.paired], groups).any()
+    assert not world.held_out[cell.paired].any()
+    assert not world.held_out[world.prompt_emoji[cell.pool]].any()
+    assert np.isin(
+        world.groups[world.prompt_emoji[cell.pool]], groups
+    ).any()  # prompts of unseen groups are in the pool
+    assert not {*world.concepts[cell.paired]} & {*world.concepts[world.held_out]}
+    assert (cell.pool_item[cell.pool] == np.arange(len(cell.pool))).all()
+    drawn = np.concatenate([distillation.draw_batch(cell, 0, step, 64).prompts for step in range(50)])
+    assert np.isin(world.prompt_emoji[drawn], cell.paired).all()
+    assert (cell.pool_item[drawn] >= 0).all()
+
+
+def test_splits_are_disjoint_and_cover_everything(cell: Scenario) -> None:
+    parts = [cell.emoji_of(split, condition) for split in SPLITS for condition in CONDITIONS]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(cell.world.names)))
+    rare = {s: (cell.world.subgroups == s).sum() for s in cell.rare_subgroups}
+    others = {s: (cell.world.subgroups == s).sum() for s in cell.world.subgroups[~cell.is_unseen] if s not in rare}
+    assert max(rare.values()) <= min(others.values())
+    assert len(rare) == (len(rare) + len(others)) // 4
+
+
+def test_unknown_groups_are_refused(world: Emoji) -> None:
+    with pytest.raises(ValueError, match="Plants"):
+        scenario(world, "Plants")
+    with pytest.raises(ValueError, match="unseen"):
+        scenario(world, "")
+
+
+# -- models
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("depth4", [0, 1, 3, 4]), ("depth3", [0, 2, 4]), ("depth2", [0, 4])])
+def test_a_student_is_the_teacher_with_blocks_removed(teacher: Any, name: str, blocks: list[int]) -> None:
+    student = models.STUDENTS[name](teacher)
+    assert len(student.transformer_blocks) == len(blocks)
+    theirs = teacher.state_dict()
+    for key, value in student.state_dict().items():
+        source = key
+        if key.startswith("transformer_blocks."):
+            _, index, rest = key.split(".", 2)
+            source = f"transformer_blocks.{blocks[int(index)]}.{rest}"
+        assert torch.equal(value, theirs[source]), key
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_a_student_of_all_blocks_predicts_as_the_teacher(teacher: Any) -> None:
+    rng = np.random.default_rng(0)
+    noisy = torch.from_numpy(rng.standard_normal((2, 3, 16, 16), dtype=np.float32))
+    condition = torch.from_numpy(rng.standard_normal((2, teacher.config["caption_channels"]), dtype=np.float32))
+    arguments = noisy, torch.tensor([100, 900]), condition
+    copy = models.student_from_teacher(teacher, teacher.config["num_layers"])
+    with torch.inference_mode():
+        assert torch.equal(models.predict(copy, *arguments), models.predict(teacher, *arguments))
+
+
+def test_the_committed_teacher_keeps_its_promise(teacher: Any, world: Emoji) -> None:
+    """Its error on a sample is near the one its log claims, and it listens to its prompt."""
+    rows = np.arange(0, len(world.names), 25)
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.standard_normal((len(rows), 3, 16, 16), dtype=np.float32))
+    timesteps = torch.from_numpy(rng.permutation(np.linspace(0, 999, len(rows)).astype(np.int64)))
+    noisy = models.training_scheduler().add_noise(torch.from_numpy(world.pixels[rows]), noise, timesteps)
+    condition = torch.from_numpy(world.embeddings[world.prompt_start[rows]])
+    with torch.inference_mode():
+        told = (models.predict(teacher, noisy, timesteps, condition) - noise).square().mean()
+        untold = (models.predict(teacher, noisy, timesteps, 0 * condition) - noise).square().mean()
+    claimed = json.loads((DATA / "teacher.json").read_text())["training"]["eps_mse"]
+    assert float(told) == pytest.approx(claimed, rel=0.25)
+    assert told < 0.97 * untold
+
+
+# -- fair play: methods differ in the policy alone
+
+
+def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -> None:
+    partition = regions_of(cell, 24, seed=3)
+    switches = {name: make_switch(m, partition, seed=3, lam=5.0) for name, m in METHODS.items() if m.policy is not None}
+    items: dict[str, list[int]] = {name: [] for name in switches}
+    for step in range(30):
+        batch = distillation.draw_batch(cell, 3, step, 48)
+        again = distillation.draw_batch(cell, 3, step, 48)
+        assert all(np.array_equal(a, b) for a, b in zip(vars(batch).values(), vars(again).values(), strict=True))
+        live = np.flatnonzero(~batch.null)
+        masks = []
+        for name, switch in switches.items():
+            own = cell.pool_item[batch.prompts[live]] if METHODS[name].paired else None
+            drawn = switch.draw(batch.timesteps[live], paired=own)
+            masks.append(drawn.mask)
+            items[name] += drawn.items.tolist()
+            switch.observe(1.0 + 0.01 * batch.timesteps[live])
+        assert all(np.array_equal(masks[0], mask) for mask in masks)
+    assert len({tuple(drawn) for drawn in items.values()}) == len(items)
+
+
+def test_steps_and_seeds_have_streams_of_their_own(cell: Scenario) -> None:
+    first, other_step, other_seed = (distillation.draw_batch(cell, *key, 16) for key in ((0, 0), (0, 1), (1, 0)))
+    assert not np.array_equal(first.prompts, other_step.prompts)
+    assert not np.array_equal(first.prompts, other_seed.prompts)
+
+
+# -- evaluation
+
+
+def test_evaluation_is_deterministic_and_zero_for_the_teacher_itself(
+    cell: Scenario, teacher: Any, tmp_path: Path
+) -> None:
+    inputs = evaluate.split_inputs(cell, "unseen", "pool", TINY)
+    fresh = evaluate.answer(teacher, inputs)
+    for _ in range(2):  # computed, then from the file
+        cached = evaluate.teacher_answers(teacher, "teacher", inputs, tmp_path)
+        assert evaluate.compare(cached, fresh) == dict.fromkeys(evaluate.METRICS, 0.0)
+    assert len(list(tmp_path.iterdir())) == 1
+    student = models.STUDENTS["depth2"](teacher).eval()
+    again = evaluate.split_inputs(cell, "unseen", "pool", TINY)
+    first = evaluate.compare(evaluate.answer(student, inputs), fresh)
+    assert first == evaluate.compare(evaluate.answer(student, again), fresh)
+    assert min(first.values()) > 0
+    assert inputs.key("teacher") == again.key("teacher") != again.key("another")
+
+
+# -- statistics
+
+
+def _run(method: str, seed: int, value: float) -> dict[str, Any]:
+    metrics = {s: {c: dict.fromkeys(evaluate.METRICS, value) for c in CONDITIONS} for s in SPLITS}
+    settings = distillation.RunSettings(method, "depth3", ("Flags",), seed).as_json()
+    return {**settings, "metrics": metrics, "seconds": 1.0}
+
+
+def test_differences_are_paired_by_seed() -> None:
+    runs = [_run("rc", s, 1.0 + s) for s in range(3)] + [_run("aria", s, 0.9 + s) for s in (2, 1, 0)]
+    (cell,) = stats.cells(runs).values()
+    difference = cell.difference("aria", "generation", "unseen")
+    assert difference is not None
+    assert difference.half is not None
+    assert difference.mean == pytest.approx(-0.1)
+    assert difference.half == pytest.approx(0, abs=1e-12)
+    assert cell.difference("rc", "generation", "unseen") is None
+    assert "(-5.0 ± 0.0%)" in stats.table(runs)
+
+
+def test_runs_of_other_settings_are_not_compared() -> None:
+    other = {**_run("aria", 0, 1.0), "lr": 0.1}
+    assert len(stats.cells([_run("rc", 0, 1.0), other])) == 2
+
+
+# -- the command
+
+
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(distillation.RunSettings)]
+    return {
+        **{name: run[name] for name in names},
+        "unseen": tuple(run["unseen"]),
+        "evaluation": evaluate.EvalSize(**run["evaluation"]),
+    }
+
+
+def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "distill",
+        "--smoke",
+        "--methods",
+        "none,rc,aria",
+        "--seeds",
+        "0,1",
+        "--jobs",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    main(command)
+    runs = json.loads((tmp_path / "results.json").read_text())
+    assert [(run["method"], run["seed"]) for run in runs] == [(m, s) for m in ("none", "rc", "aria") for s in (0, 1)]
+    for run in runs:
+        values = [run["metrics"][s][c][m] for s in SPLITS for c in CONDITIONS for m in evaluate.METRICS]
+        assert np.isfinite(values).all()
+        assert min(values) > 0
+    assert {run["switched_rows"] for run in runs if run["method"] == "none"} == {0}
+    switched = {(run["seed"], run["switched_rows"]) for run in runs if run["method"] != "none"}
+    assert len(switched) == 2  # the same rows switch under every method
+    (folder,) = (tmp_path / "figures").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"emoji.png", "regions.png", "curves.png", "headline.png"}
+    assert str(folder / "headline.png") in capsys.readouterr().out
+    before = (tmp_path / "results.json").read_text()
+    plan = [distillation.RunSettings(**_settings(run)) for run in runs]
+    study.run_study(plan, tmp_path, jobs=1)
+    assert "6 of them finished before" in capsys.readouterr().out
+    assert (tmp_path / "results.json").read_text() == before
+
+
+def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path) -> None:
+    settings = distillation.RunSettings("aria", "depth2", cell.unseen, 5, steps=3, batch=8, evaluation=TINY)
+    data = study.fingerprint()
+    records = [
+        distillation.distill(settings, cell, teacher, data, tmp_path, lambda steps, text: None) for _ in range(2)
+    ]
+    (first, pictures), (second, again) = records
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    assert np.array_equal(pictures, again)
+
+
+def test_unknown_methods_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="magic"):
+        main(["distill", "--methods", "rc,magic", "--out", str(tmp_path)])
