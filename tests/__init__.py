@@ -1,0 +1,1 @@
+"""Tests of aria-sampling: `properties/` holds the laws, the rest mirrors `src/`."""

@@ -1,0 +1,304 @@
+"""A slow, obvious allocator to hold the fast one against.
+
+Plain Python numbers, lists and loops, written from the design ("Semantics", laws 1-3, theory 1, 3, 4.7, 5)
+and not from the library. Nothing is updated in place: whatever is wanted is worked out anew from the whole
+history of rounds, so there is no state to get wrong. It shares the library's random words and its keyed
+bijection, so that draws can be compared item by item.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aria_sampling.drawing import permuted_positions, random_words, uniforms
+
+RATE = 0.02  # of the moving averages of draw size and of effort that comes anyway
+CV2_RATE, CV2_MOST = 0.01, 100.0
+
+
+@dataclass
+class Round:
+    """All that happened in one round."""
+
+    n: int
+    present: list[int]
+    counts: list[int]  # draws from every region
+    forced: list[int]
+    regions: list[int]
+    items: list[int]
+    probabilities: list[float]
+    fed: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass
+class Believed:
+    """Estimate of all regions, as lists."""
+
+    mean: list[float]
+    stderr: list[float]
+    count: list[float]
+    age: list[float]
+
+
+@dataclass
+class ReferenceEma:
+    """A weighted mean with its weights written out, one by one."""
+
+    rate: float = 0.02
+    per: str = "sample"
+
+    def region(self, visits, cv2s, now):
+        gains = [1 - (1 - self.rate) ** v.n if self.per == "sample" else self.rate for v in visits]
+        return weighted(visits, gains, now)
+
+
+@dataclass
+class ReferenceBank:
+    """Seven of them, weighted by how well each has predicted."""
+
+    half_lives: tuple = (4.0, 12.0, 36.0, 108.0, 324.0, 972.0, 2916.0)
+    discount: float = 0.01
+    clip: float = 25.0
+
+    def region(self, visits, cv2s, now):
+        evidence = [0.0] * len(self.half_lives)
+        for j in range(1, len(visits)):  # how each member predicted visit j from the visits before it
+            seen, new = visits[:j], visits[j]
+            members = [self.member(h, seen, now)[0] for h in self.half_lives]
+            mixed = mix(trust(evidence), members)
+            scale2 = cv2s[new.when] * mixed**2
+            for i, member in enumerate(members):
+                error2 = new.n * (new.mean - member) ** 2
+                surprise = 0.0 if error2 == 0 else self.clip if scale2 == 0 else min(error2 / scale2, self.clip)
+                evidence[i] = (1 - self.discount) * evidence[i] + surprise
+        members = [self.member(h, visits, now) for h in self.half_lives]
+        parts = [mix(trust(evidence), column) for column in zip(*members, strict=True)]
+        return tuple(parts)
+
+    def member(self, half_life, visits, now):
+        gains = [1 - 0.5 ** (v.n / half_life) for v in visits]
+        mean, _, age = weighted(visits, gains, now)
+        rate = math.log(2) / half_life
+        n = sum(v.n for v in visits)
+        return mean, math.tanh(n * rate / 2) / math.tanh(rate / 2), age
+
+
+@dataclass
+class Visit:
+    """Losses of one region in one round."""
+
+    when: int
+    n: int
+    mean: float
+    m2: float
+
+
+def weighted(visits, gains, now):
+    """Mean, effective count and age of visits under the weights that a chain of gains gives them."""
+    weights = []
+    for i, gain in enumerate(gains):
+        weights.append(gain * math.prod(1 - later for later in gains[i + 1 :]))
+    total = math.fsum(weights)
+    mean = math.fsum(w * v.mean for w, v in zip(weights, visits, strict=True)) / total
+    count = total**2 / math.fsum(w**2 / v.n for w, v in zip(weights, visits, strict=True))
+    age = math.fsum(w * (now - v.when) for w, v in zip(weights, visits, strict=True)) / total
+    return mean, count, age
+
+
+def trust(evidence):
+    raw = [math.exp(-(e - min(evidence)) / 2) for e in evidence]
+    return [r / sum(raw) for r in raw]
+
+
+def mix(weights, values):
+    return math.fsum(w * v for w, v in zip(weights, values, strict=True))
+
+
+def believed(estimator, rounds, n_regions):
+    """The estimate after these closed rounds: a list of lists of (region, loss)."""
+    now = len(rounds) - 1
+    visits = [[] for _ in range(n_regions)]
+    top, bottom, cv2s = 1.0, 1.0, []
+    for when, rows in enumerate(rounds):
+        rows = [(k, x) for k, x in rows if math.isfinite(x) and abs(x) < 1e150]
+        new = {}
+        for k in sorted({k for k, _ in rows}):
+            losses = [x for j, x in rows if j == k]
+            mean = sum(losses) / len(losses)
+            new[k] = Visit(when, len(losses), mean, sum((x - mean) ** 2 for x in losses))
+        pairs = [(v.m2, v.n - 1, v.mean**2) for v in new.values() if v.n > 1]
+        if not pairs:  # no spread inside any batch: the surprise against the estimate instead
+            for k, v in new.items():
+                if visits[k]:
+                    old = estimator.region(visits[k], cv2s, now)[0]
+                    pairs.append(((v.mean - old) ** 2, 1, old**2))
+        pairs = [pair for pair in pairs if pair[2] > 0]
+        if pairs:
+            top = (1 - CV2_RATE) * top + CV2_RATE * sum(min(m2 / (s * f), CV2_MOST) * f for m2, f, s in pairs)
+            bottom = (1 - CV2_RATE) * bottom + CV2_RATE * sum(f for _, f, _ in pairs)
+        cv2s.append(top / bottom)
+        for k, v in new.items():
+            visits[k].append(v)
+    known = {k: estimator.region(v, cv2s, now) for k, v in enumerate(visits) if v}
+    all_counts = sum(count for _, count, _ in known.values())
+    common = sum(count * mean for mean, count, _ in known.values()) / all_counts if known else math.nan
+    unknown = (common, 0.0, math.inf)
+    rows = [known.get(k, unknown) for k in range(n_regions)]
+    stderr = [abs(m) * math.sqrt(cv2s[-1] / c) if c else math.inf for m, c, _ in rows]
+    return Believed([m for m, _, _ in rows], stderr, [c for _, c, _ in rows], [a for _, _, a in rows])
+
+
+def increasing_root(function, wanted):
+    """Where an increasing function reaches a value, by bisection to the last bit."""
+    low, high = 0.0, 1.0
+    while function(high) < wanted:
+        high *= 2
+    for _ in range(3000):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if function(middle) < wanted else (low, middle)
+    return high
+
+
+def water_fill(u, s):
+    level = increasing_root(lambda mu: sum(max(mu * a - b, 0) for a, b in zip(u, s, strict=True)), 1.0)
+    x = [max(level * a - b, 0) for a, b in zip(u, s, strict=True)]
+    return [value / sum(x) for value in x]
+
+
+def cap_shares(share, cap):
+    """Cut to the cap; what is cut off goes to the others, and where they are full too, to those with no share."""
+    if all(a <= b for a, b in zip(share, cap, strict=True)):
+        return list(share)
+    room = sum(b for a, b in zip(share, cap, strict=True) if a > 0)
+    if room <= 1 + 1e-13:
+        spare = sum(b for a, b in zip(share, cap, strict=True) if a == 0)
+        rest = (1 - room) / spare if spare > 0 else 0.0
+        return [b if a > 0 else rest * b for a, b in zip(share, cap, strict=True)]
+    scale = increasing_root(lambda c: sum(min(c * a, b) for a, b in zip(share, cap, strict=True)), 1.0)
+    return [min(scale * a, b) for a, b in zip(share, cap, strict=True)]
+
+
+class ReferenceAllocator:
+    """Same arguments as `aria_sampling.Allocator`, on labels; policy given by exponent or baseline name."""
+
+    def __init__(
+        self, labels, *, estimator, exponent=1.0, baseline=None, floor=0.2, target="pool",
+        max_gap=None, max_repeat=None, seed=0, lag=0,
+    ):  # fmt: skip
+        self.n_regions = max(labels) + 1
+        self.members = [[i for i, k in enumerate(labels) if k == region] for region in range(self.n_regions)]
+        self.sizes = [len(m) for m in self.members]
+        self.estimator, self.exponent, self.baseline = estimator, exponent, baseline
+        self.floor, self.max_gap, self.seed, self.lag = (1.0 if baseline else floor), max_gap, seed, lag
+        target = target if baseline is None else baseline
+        if target == "pool":
+            raw = [float(s) for s in self.sizes]
+        elif target == "uniform":
+            raw = [1.0] * self.n_regions
+        elif isinstance(target, float):
+            raw = [s**target for s in self.sizes]
+        else:
+            raw = list(target)
+        self.q = [r / sum(raw) for r in raw]
+        self.cap = None
+        if max_repeat is not None:
+            self.cap = [max_repeat * s / len(labels) if q else 0.0 for s, q in zip(self.sizes, self.q, strict=True)]
+            self.q = cap_shares(self.q, self.cap)
+        self.rounds: list[Round] = []
+        self.closed = 0
+        self.memo = {}  # estimates after so many rounds, which are closed and cannot change
+
+    def draw(self, n, present=()):
+        present = list(present or ())
+        if len(self.rounds) - self.closed > self.lag:
+            raise RuntimeError("lag")
+        number = len(self.rounds)
+        p = self.probabilities(number, n, present)
+        words = random_words(self.seed, 0, number, n + 1)
+        forced = self.forced(n)
+        counts = self.systematic(p, n - len(forced), float(uniforms(words[:1])[0])) if n else [0] * self.n_regions
+        for k in forced:
+            counts[k] += 1
+        p = [((n - len(forced)) * p[k] + (k in forced)) / n if n else 0.0 for k in range(self.n_regions)]
+        rows = []
+        for k in range(self.n_regions):
+            before = sum(r.counts[k] for r in self.rounds)
+            for visit in range(before, before + counts[k]):
+                place = permuted_positions(
+                    self.seed, np.array([k]), np.array([visit]), np.array([self.sizes[k]])
+                )[0]  # fmt: skip
+                rows.append((k, self.members[k][place]))
+        rows = [row for _, row in sorted(zip(words[1:].tolist(), rows, strict=True), key=lambda pair: pair[0])]
+        regions, items = [k for k, _ in rows], [i for _, i in rows]
+        self.rounds.append(Round(n, present, counts, forced, regions, items, [p[k] for k in regions]))
+        return self.rounds[-1]
+
+    def observe(self, regions, losses):
+        self.rounds[self.closed].fed += list(zip(regions, losses, strict=True))
+
+    def step(self):
+        self.closed += 1
+
+    def probabilities(self, number, n=None, present=()):
+        """Of the draw with that number; without n, before it is known how large it is and what comes with it."""
+        if self.baseline:
+            return self.q
+        after = max(0, number - self.lag)
+        usable = [r.fed for r in self.rounds[:after]]
+        if not any(math.isfinite(x) and abs(x) < 1e150 for fed in usable for _, x in fed):
+            return self.q
+        mean = self.believed(after).mean
+        mean = [max(m, 0.0) for m in mean]
+        top = max(m for m, q in zip(mean, self.q, strict=True) if q > 0)
+        if top == 0 and self.exponent:
+            return self.q
+        tilted = [q * ((m / top) ** self.exponent if self.exponent else 1) for q, m in zip(self.q, mean, strict=True)]
+        x = [t / sum(tilted) for t in tilted]
+        efforts = [(r.n, r.present) for r in self.rounds] + ([(n, present)] if n is not None else [])
+        drawn, come = 0.0, [0.0] * self.n_regions
+        for size, regions in efforts:
+            drawn = (1 - RATE) * drawn + RATE * size
+            come = [(1 - RATE) * c + RATE * regions.count(k) for k, c in enumerate(come)]
+        if any(come) and drawn > 0:
+            x = water_fill(x, [c / drawn for c in come])
+        if self.cap is not None:
+            x = cap_shares(x, self.cap)
+        return [(1 - self.floor) * a + self.floor * b for a, b in zip(x, self.q, strict=True)]
+
+    def forced(self, n):
+        sizes = [r.n for r in self.rounds if r.n] + [n]
+        if self.baseline or n < 2:
+            return []
+        mean_size = float(sizes[0])
+        for size in sizes[1:]:
+            mean_size += RATE * (size - mean_size)
+        limit = self.max_gap or math.ceil(8 * self.n_regions / mean_size)
+        draws = [r.counts for r in self.rounds if r.n]
+        due = []
+        for k in range(self.n_regions):
+            last = max((i for i, counts in enumerate(draws) if counts[k]), default=-1)
+            if self.q[k] > 0 and len(draws) - last >= limit:
+                due.append((last, k))
+        return [k for _, k in sorted(due)[: n // 2]]
+
+    def systematic(self, p, n, u):
+        """Points u, u+1, ... shifted so that region k gets the whole numbers in (C[k-1] + u, C[k] + u]."""
+        counts, done, cumulated = [], 0, 0.0
+        last = max(k for k, value in enumerate(p) if value > 0)
+        for k, value in enumerate(p):
+            cumulated += value
+            upto = n if k >= last else min(math.floor(cumulated * n + u), n)
+            counts.append(upto - done)
+            done = upto
+        return counts
+
+    def estimate(self):
+        return self.believed(self.closed)
+
+    def believed(self, after):
+        if after not in self.memo:
+            self.memo[after] = believed(self.estimator, [r.fed for r in self.rounds[:after]], self.n_regions)
+        return self.memo[after]
