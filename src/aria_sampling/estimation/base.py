@@ -136,5 +136,5 @@ def fill_unvisited(mean: FloatArray, cv2: float, count: FloatArray, age: FloatAr
         mean=np.where(seen, mean, common),
         stderr=np.where(seen, np.abs(mean) * np.sqrt(cv2 / safe), np.inf),
         count=count.copy(),
-        age=np.where(seen, age, np.inf),
+        age=np.where(seen, np.maximum(age, 0.0), np.inf),  # a difference of clocks: rounding may go below 0
     )
