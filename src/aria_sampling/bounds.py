@@ -199,12 +199,14 @@ def radius_adaptive(
     ``B + 2 sigma sqrt(b / (2 - b) log(K (1 + H) / alpha)) / W`` with
     ``H = (sqrt(2) - 1) min(visits, 2 l samples)``, ``l = -log(1 - b)``, and ``W = 1 - (1 - b)**samples`` for the
     bias-corrected start. Counts may depend on everything seen before. About sqrt(2) wider than `radius_fixed`:
-    the price of adaptivity.
+    the price of adaptivity. That H may be the one so far, and not that of a horizon, is proved for alpha / K up
+    to 0.076; a larger one counts as that.
     """
     b, samples = _rate(rate), _positive("samples", samples)
+    n_regions = integer("n_regions", n_regions, low=1)
     with np.errstate(divide="ignore"):
         spent = np.minimum(_positive("visits", visits), -2 * np.log1p(-np.float64(b)) * samples)
-    union = integer("n_regions", n_regions, low=1) * (1 + (np.sqrt(2) - 1) * spent) / _alpha(alpha)
+    union = (1 + (np.sqrt(2) - 1) * spent) / min(_alpha(alpha) / n_regions, 0.076)
     noise = 2 * _positive("sigma", sigma) * np.sqrt(b / (2 - b) * np.log(union))
     return _positive("bias", bias) + noise / sample_gain(b, samples)
 
