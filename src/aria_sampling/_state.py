@@ -26,8 +26,8 @@ def encode(array: AnyArray) -> dict[str, Any]:
 def decode(name: str, value: Any) -> AnyArray:
     """Return the array that `encode` wrote; StateError, naming it, if it is not whole."""
     try:
-        flat = np.frombuffer(value["data"], dtype=np.dtype(value["dtype"]))
-        return flat.reshape(value["shape"]).astype(flat.dtype.newbyteorder("="), copy=True)
+        flat = np.frombuffer(value["data"], dtype=np.dtype(str(value["dtype"])))
+        return flat.reshape(list(value["shape"])).astype(flat.dtype.newbyteorder("="), copy=True)
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"state entry {name!r} is not a whole array: {error}") from error
 

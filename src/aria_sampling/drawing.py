@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aria_sampling._errors import StateError
 from aria_sampling._typing import FloatArray, IntArray, State
 
 __all__ = ["Cursors", "Draw", "forced_regions", "permuted_positions", "random_words", "systematic_counts", "uniforms"]
@@ -213,6 +214,10 @@ class Cursors:
 
     @classmethod
     def from_state(cls, state: State) -> Cursors:
-        """Return the cursors that `to_state` described."""
+        """Return the cursors that `to_state` described; StateError if they hold what cannot be."""
+        least = {"visits": 0, "last": -1, "present": 0, "scalars": 0}
+        for name, low in least.items():
+            if not (np.isfinite(state[name]) & (state[name] >= low)).all():
+                raise StateError(f"state entry 'cursors.{name}': expected finite numbers >= {low}, got {state[name]!r}")
         draws, size, drawn = state["scalars"].tolist()
         return cls(state["visits"], state["last"], state["present"], int(draws), size, drawn)

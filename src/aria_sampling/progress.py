@@ -72,7 +72,6 @@ class Progress:
 
     def to_state(self) -> dict[str, Any]:
         """Return all of it as plain values."""
-        nothing = np.empty(0)
         return {
             "round": self.round,
             "dropped": self.dropped,
@@ -80,7 +79,8 @@ class Progress:
             "estimator": encode_all(self.estimator),
             "policy": encode_all(self.policy),
             "cursors": encode_all(self.cursors.to_state()),
-            "log_phi": [encode(nothing if phi is None else phi) for phi in self.phis],
+            # torch.load(weights_only=True) refuses empty bytes, so nothing is not an empty array
+            "log_phi": [{} if phi is None else encode(phi) for phi in self.phis],
         }
 
     def from_state(self, state: Any) -> Progress:
@@ -92,12 +92,12 @@ class Progress:
             raise StateError(f"state: {len(saved)} entries in 'log_phi' do not go with round {round_}")
         n_regions = len(self.cursors.visits)
         for value in saved:
-            phi = decode("log_phi", value)
-            if phi.shape not in ((0,), (n_regions,)) or phi.dtype != np.float64:
+            phi = None if value == {} else decode("log_phi", value)
+            if phi is not None and (phi.shape != (n_regions,) or phi.dtype != np.float64):
                 raise StateError(
                     f"state entry 'log_phi': expected float64[{n_regions}], got {phi.dtype}{list(phi.shape)}"
                 )
-            phis.append(phi if len(phi) else None)
+            phis.append(phi)
         return Progress(
             estimator=decode_all("estimator", take(state, "estimator", dict), self.estimator),
             policy=decode_all("policy", take(state, "policy", dict), self.policy),
