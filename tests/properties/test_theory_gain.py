@@ -1,0 +1,260 @@
+"""Choosing a memory, and timesteps: T3.1, T3.2, T3.5, T3.6 of the theory page. Deterministic or exact."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aria_sampling as aria
+from aria_sampling import bounds
+
+SEEDS = st.integers(0, 2**32)
+RATIOS = [1e-4, 1e-2, 0.1, 1.0, 30.0]  # drift over sd, per visit
+
+
+def lasting_mse(gain, drift, sigma):
+    """Squared bias plus variance of T1.2, right after a visit."""
+    return ((1 - gain) / gain * drift) ** 2 + gain * sigma**2 / (2 - gain)
+
+
+# -- T3.1, T3.2 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("sigma", [1.0, 0.03])
+def test_optimal_gain_beats_a_grid(ratio, sigma):
+    """T3.1, D: no gain of 200 beats it, nor any near it; it is the root, and `optimal_mse` is what it reaches."""
+    x = ratio * sigma
+    a = bounds.optimal_gain(drift=x, sigma=sigma)
+    least = bounds.optimal_mse(drift=x, sigma=sigma)
+    assert least == pytest.approx(lasting_mse(a, x, sigma), rel=1e-9)
+    grid = np.concatenate([np.linspace(0.01, 0.99, 200), np.clip(a * np.linspace(0.9, 1.1, 201), 0, 1)])
+    assert (lasting_mse(grid, x, sigma) >= least * (1 - 1e-12)).all()
+    assert x**2 * (1 - a) * (2 - a) ** 2 == pytest.approx(a**3 * sigma**2, rel=1e-9)
+    bias, variance = bounds.ema_steady_state(gain=a, gap=1, count=1, drift=x, sigma=sigma)
+    assert bias**2 + variance == pytest.approx(least, rel=1e-9)
+
+
+def test_optimal_gain_where_drift_is_small():
+    """T3.1: a ~ (2x/s)^(2/3), MSE ~ 0.75 * 2^(2/3) (x s²)^(2/3), and a wrong factor c costs (2c + c^-2) / 3."""
+    x = 1e-9
+    a = bounds.optimal_gain(drift=x, sigma=1)
+    assert a == pytest.approx((2 * x) ** (2 / 3), rel=1e-5)
+    least = bounds.optimal_mse(drift=x, sigma=1)
+    assert least == pytest.approx(0.75 * 2 ** (2 / 3) * x ** (2 / 3), rel=1e-5)
+    for c in (0.5, 0.8, 2, 5):
+        assert lasting_mse(c * a, x, 1) / least == pytest.approx((2 * c + c**-2) / 3, rel=1e-4)
+
+
+def test_closed_form_of_the_gain_costs_little():
+    """T3.1: min(1, z / (1 + 2z/3)), z = (2x/s)^(2/3), costs at most 0.7% up to x = s."""
+    for x in np.geomspace(1e-5, 1, 60):
+        z = (2 * x) ** (2 / 3)
+        assert lasting_mse(min(1.0, z / (1 + 2 * z / 3)), x, 1) <= 1.007 * bounds.optimal_mse(drift=x, sigma=1)
+
+
+def test_minimax_constant():
+    """T3.2: the largest over m of m² (1 - E tanh²(m Y / v)), Y ~ N(m, v), v = 3 / m, at s² x = 1."""
+    z = np.linspace(-9, 9, 4001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    m = np.linspace(1.2, 1.6, 401)[:, None]
+    v = 3 / m
+    risk = (m[:, 0] ** 2) * (1 - (density * np.tanh(m * (m + np.sqrt(v) * z) / v) ** 2).sum(axis=1))
+    assert m[risk.argmax(), 0] == pytest.approx(1.412, abs=0.003)
+    assert bounds.minimax_risk(drift=1, sigma=1) == pytest.approx(risk.max(), rel=1e-4)
+    assert bounds.minimax_risk(drift=1, sigma=1) <= risk.max()  # rounded so that it stays a lower bound
+    assert bounds.minimax_risk(drift=0.02, sigma=3) == pytest.approx(0.18 ** (2 / 3) * risk.max(), rel=1e-4)
+    # the sum behind v: v = s² / sum((1 - i x / m)²)
+    x = 1e-5
+    weights = np.maximum(1 - np.arange(10**6) * x / 1.4, 0)
+    assert 1 / (weights**2).sum() == pytest.approx(3 * x / 1.4, rel=1e-3)
+
+
+def test_tuned_average_is_near_the_bound():
+    """T3.2: within 27.2% for small drift; within 8.2% of the best linear one, 6^(2/3) / 3."""
+    small = bounds.optimal_mse(drift=1e-9, sigma=1) / 1e-9 ** (2 / 3)
+    assert small / 0.9363 == pytest.approx(1.272, abs=0.001)
+    assert small / (6 ** (2 / 3) / 3) == pytest.approx(1.082, abs=0.001)
+    for ratio in RATIOS[:4]:
+        assert bounds.optimal_mse(drift=ratio, sigma=1) >= bounds.minimax_risk(drift=ratio, sigma=1)
+
+
+# -- T3.5: the bank ----------------------------------------------------------------------------------------
+
+HALF_LIVES = aria.EmaBank().half_lives
+
+
+@dataclass(frozen=True)
+class UnscaledBank(aria.EmaBank):
+    """`EmaBank` with plain squared errors as evidence, unclipped: weights exp(-eta L)."""
+
+    eta: float = 0.5
+
+    def _surprise(self, error2, scale2):
+        return 2 * self.eta * error2
+
+
+def play(estimator, losses):
+    """One loss a round for every column; the estimates before each round from the second on, [T-1, columns]."""
+    state, everyone = estimator.init(losses.shape[1]), np.arange(losses.shape[1])
+    before = []
+    for row in losses:
+        before.append(estimator.estimate(state).mean)
+        ones = np.ones(len(row))
+        state = estimator.update(state, aria.Feedback(everyone, ones, row, 0 * ones, 0))
+    return np.array(before[1:]), state
+
+
+def sequences(rng, rounds):
+    """Columns in [0, 1]: noise, coins, square waves, ramps, one late jump."""
+    t = np.arange(rounds)
+    waves = [(t // period % 2).astype(float) for period in (1, 2, 5, 17, 60)]
+    jump = (t > rounds // 2) * 1.0
+    noisy = np.clip(jump * 0.6 + 0.2 + 0.1 * rng.normal(size=rounds), 0, 1)
+    return np.stack([rng.random(rounds), (rng.random(rounds) < 0.1) * 1.0, *waves, jump, noisy, t / rounds], axis=1)
+
+
+def discounted(errors2, discount):
+    """sum over s <= t of (1 - discount)^(t - s) errors2[s], for all t."""
+    total, out = 0.0, []
+    for row in errors2:
+        total = (1 - discount) * total + row
+        out.append(total)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("discount", [0.01, 0.3])
+@given(seed=SEEDS)
+def test_bank_regret(discount, seed):
+    """T3.5, D: at every time, for every sequence, discounted error at most the best member's plus log(I) / eta."""
+    losses = sequences(np.random.default_rng(seed), 120)
+    eta = (1 - discount) / 2  # errors of at most R = 1
+    mixed, _ = play(UnscaledBank(discount=discount, eta=eta), losses)
+    own = discounted((losses[1:] - mixed) ** 2, discount)
+    members = [play(aria.Ema(rate=1 - 0.5 ** (1 / h)), losses)[0] for h in HALF_LIVES]
+    best = np.min([discounted((losses[1:] - member) ** 2, discount) for member in members], axis=0)
+    assert (own <= best + bounds.bank_regret(members=len(HALF_LIVES), eta=eta) + 1e-9).all()
+
+
+@pytest.mark.parametrize("eta", [0.5, 0.01])
+def test_bank_regret_is_what_ignorance_costs(eta):
+    """The mixture's own loss, -log(mean exp(-eta L)) / eta, when one member of I is right and all others are not."""
+    losses = np.array([0.0, *[1e6] * 6])
+    mixture = -np.log(np.mean(np.exp(-eta * losses))) / eta
+    assert bounds.bank_regret(members=7, eta=eta) == pytest.approx(mixture, rel=1e-12)
+    assert bounds.bank_regret(members=1, eta=eta) == 0
+
+
+@given(seed=SEEDS, clip=st.sampled_from([1e-9, 1.0, 25.0, 1e9]))
+def test_bank_lies_between_its_members(seed, clip):
+    """T3.5, D: also with outliers, and whatever the clip: it touches the weights, never a member."""
+    rng = np.random.default_rng(seed)
+    losses = rng.lognormal(0, 1.5, (40, 6))
+    losses[rng.integers(0, 40, 6), np.arange(6)] *= 1e6
+    mixed, state = play(aria.EmaBank(clip=clip), losses)
+    members = np.array([play(aria.Ema(rate=1 - 0.5 ** (1 / h)), losses)[0] for h in HALF_LIVES])
+    assert (mixed >= members.min(axis=0) * (1 - 1e-12)).all()
+    assert (mixed <= members.max(axis=0) * (1 + 1e-12)).all()
+    assert (state["evidence"] <= clip / 0.01 * (1 + 1e-9)).all()  # at most the clip a visit, discounted
+    alone, _ = play(aria.EmaBank(half_lives=(9.0,), clip=clip), losses)
+    np.testing.assert_allclose(alone, play(aria.Ema(rate=1 - 0.5 ** (1 / 9)), losses)[0], rtol=1e-11)
+
+
+def test_one_outlier_cannot_decide_which_memory_is_trusted():
+    """Clipped evidence: one visit changes the odds of any two members by at most exp(clip / 2)."""
+    losses = np.concatenate([np.full((200, 1), 1.0) + 0.1 * np.sin(np.arange(200))[:, None], [[1e9]]])
+    for clip in (0.5, 4.0):
+        bank = aria.EmaBank(clip=clip)
+        _, before = play(bank, losses[:-1])
+        _, after = play(bank, losses)
+        moved = after["evidence"] - (1 - bank.discount) * before["evidence"]
+        assert moved.max() == pytest.approx(clip)
+        assert moved.min() >= 0
+
+
+def test_bank_finds_the_right_memory():
+    """Steady losses want a long memory, a fast ramp a short one: the bank's age follows."""
+    rng = np.random.default_rng(1)
+    steady = 1 + 0.3 * rng.normal(size=1500)
+    ramp = np.exp(-np.arange(1500) / 30) * (1 + 0.01 * rng.normal(size=1500)) + 1e-9
+    _, state = play(aria.EmaBank(), np.stack([steady, ramp], axis=1))
+    age = aria.EmaBank().estimate(state).age
+    assert age[0] > 20 * age[1]
+
+
+# -- T3.6: timesteps ---------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), bins=st.integers(1, 6))
+def test_ratio_bias_is_a_covariance(data, bins):
+    """T3.6, E, in fractions: D - R mean(mu) = Cov(mu, m / mu)."""
+    numbers = st.lists(st.integers(1, 50), min_size=bins, max_size=bins)
+    raw, m, mu = data.draw(numbers), data.draw(numbers), data.draw(numbers)
+    pi = [Fraction(value, sum(raw)) for value in raw]
+
+    def mean(values):
+        return sum(p * v for p, v in zip(pi, values, strict=True))
+
+    ratio = [Fraction(a, b) for a, b in zip(m, mu, strict=True)]
+    covariance = mean([(a - mean(mu)) * (b - mean(ratio)) for a, b in zip(mu, ratio, strict=True)])
+    assert mean(m) - mean(ratio) * mean(mu) == covariance
+    bias = bounds.timestep_ratio_bias(shares=[float(p) for p in pi], mean=m, profile=mu)
+    assert bias == pytest.approx(float(covariance), rel=1e-9, abs=1e-11)
+    separable = bounds.timestep_ratio_bias(shares=[float(p) for p in pi], mean=[3 * v for v in mu], profile=mu)
+    assert separable == pytest.approx(0, abs=1e-11)
+
+
+def trained_profile(steps, n_bins, seed):
+    """A profile after some rounds of losses that vary a hundredfold over timesteps."""
+    rng = np.random.default_rng(seed)
+    profile = aria.TimestepProfile(steps, n_bins, rate=0.1)
+    state = profile.init()
+    for _ in range(6):
+        t = rng.integers(0, steps, 20)
+        state = profile.update(state, t, np.exp(-5 * t / steps) * rng.lognormal(0, 0.5, 20), rng.exponential(size=20))
+    return profile, state
+
+
+@given(steps=st.integers(1, 40), data=st.data(), seed=SEEDS, coefficient=st.floats(-3, 3))
+def test_control_variate_keeps_the_mean(steps, data, seed, coefficient):
+    """T3.6, E: over all timesteps once each, whatever the profile, the coefficient, and how bins divide them."""
+    profile, state = trained_profile(steps, data.draw(st.integers(1, steps)), seed)
+    losses = np.random.default_rng(seed + 1).exponential(size=steps)
+    reported = profile.control_variate(state, np.arange(steps), losses, coefficient=coefficient)
+    assert reported.mean() == pytest.approx(losses.mean(), rel=1e-9, abs=1e-9)
+
+
+def test_control_variate_takes_out_what_timesteps_explain():
+    """T3.6: with m = c mu exactly the variance is 0 at coefficient c; the ratio is the constant c."""
+    steps, n_bins = 60, 12
+    profile = aria.TimestepProfile(steps, n_bins, rate=1.0)
+    t = np.arange(steps)
+    mu = 370.0 ** -(t * n_bins // steps / n_bins)
+    state = profile.update(profile.init(), t, mu)
+    np.testing.assert_allclose(profile.expected(state, t), mu, rtol=1e-12)
+    np.testing.assert_allclose(profile.ratio(state, t, 2.5 * mu), 2.5, rtol=1e-12)
+    reported = profile.control_variate(state, t, 2.5 * mu, coefficient=2.5)
+    np.testing.assert_allclose(reported, 2.5 * mu.mean(), rtol=1e-12)
+
+
+@given(seed=SEEDS)
+def test_ratio_credits_r_times_mean_profile(seed):
+    """T3.6, E: mean(loss) - mean(ratio) * mean(profile), over all timesteps, is `timestep_ratio_bias`."""
+    profile, state = trained_profile(24, 8, seed)
+    t = np.arange(24)
+    m = np.random.default_rng(seed).exponential(size=24)
+    mu = profile.expected(state, t)
+    bias = m.mean() - profile.ratio(state, t, m).mean() * mu.mean()
+    assert bounds.timestep_ratio_bias(shares=np.full(24, 1 / 24), mean=m, profile=mu) == pytest.approx(
+        bias, rel=1e-9, abs=1e-12
+    )
+
+
+def test_weights_make_the_profile_that_of_the_target():
+    """T3.6: rows drawn by p and weighted by q/p: the profile of a bin is the weighted mean of its losses."""
+    profile = aria.TimestepProfile(10, 2, rate=0.5)
+    state = profile.update(profile.init(), [0, 1, 2, 7], [1.0, 4.0, 10.0, 2.0], [0.5, 0.25, 0.0, 3.0])
+    np.testing.assert_allclose(profile.expected(state, [0, 9]), [2.0, 2.0])  # (0.5 + 1) / 0.75
