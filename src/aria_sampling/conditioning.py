@@ -184,7 +184,8 @@ class RandomConditioning:
         draw = self.allocator.draw(n, present=present) if n else self.allocator.skip(present=present)
         self._open = {key: value for key, value in self._open.items() if self.allocator.round <= key < round_}
         self._open[round_] = _OpenSwitch(mask, steps[mask], draw)
-        return Switch(mask, draw.items, draw.regions, draw.weights, round_)
+        # copies: what the trainer does to its arrays must not move the credit
+        return Switch(mask.copy(), draw.items.copy(), draw.regions.copy(), draw.weights.copy(), round_)
 
     def observe(self, losses: Any, *, step: bool = True) -> None:
         """Credit the switched rows of the oldest open batch with their losses, and close its round.

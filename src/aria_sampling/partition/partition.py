@@ -94,7 +94,7 @@ class Partition:
         if len(names) != n_regions:
             raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
         if centers is not None:
-            centers = _frozen(as_embeddings("centers", centers))
+            centers = _frozen(as_embeddings("centers", centers).copy())
             if len(centers) != n_regions:
                 raise ValueError(f"centers: expected {n_regions} rows, one a region, got {len(centers)}")
         compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
