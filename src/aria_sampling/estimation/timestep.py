@@ -102,8 +102,9 @@ class TimestepProfile:
         variance is less by what timesteps explain. Nothing is subtracted before anything is known.
         """
         expected = self.expected(state, timesteps)
-        middles = (2 * np.arange(self.n_bins) + 1) * self.num_train_timesteps // (2 * self.n_bins)
-        centred = expected - self.expected(state, middles).mean()
+        starts = -(-np.arange(self.n_bins + 1) * self.num_train_timesteps // self.n_bins)
+        sizes = np.diff(starts) / self.num_train_timesteps  # ranges differ by a timestep where they do not divide T
+        centred = expected - (sizes * self.expected(state, starts[:-1])).sum()
         losses = float_vector("losses", losses, length=len(expected))
         return losses - coefficient * np.where(np.isnan(centred), 0.0, centred)
 
