@@ -237,18 +237,32 @@ def optimal_mse(*, drift: float, sigma: float) -> float:
 
 
 def minimax_risk(*, drift: Any, sigma: Any) -> FloatArray:
-    """Return a lower bound on the worst mean squared error of any estimator, ``0.9363 (s**2 x)**(2/3)`` (T3.2).
+    """Return a lower bound on the worst mean squared error of any estimator (T3.2).
 
-    Gaussian noise, x = drift per visit much smaller than s. The tuned average is within 27% of it.
+    Gaussian noise of standard deviation s = sigma a visit, x = drift per visit. The bound is the risk of telling
+    two triangular paths ``±m (1 - i x / m)`` apart, the largest over m; for small x / s that is
+    ``0.9363 (s**2 x)**(2/3)``, and the tuned average is within 27% of it (38% at x = 0.3 s).
     """
-    return 0.9363 * (_positive("sigma", sigma) ** 2 * _positive("drift", drift)) ** (2 / 3)
+    x, s = np.broadcast_arrays(_positive("drift", drift), _positive("sigma", sigma))
+    x, s = np.minimum(x, s)[..., None], s[..., None]  # more drift than noise cannot make it easier
+    known = np.where((x > 0) & (s > 0), 1.0, 0.0)
+    x, s = np.where(known > 0, x, 1.0), np.where(known > 0, s, 1.0)
+    m = np.linspace(1.2, 2.4, 121) * (s**2 * x) ** (1 / 3)
+    slope = x / m
+    n = np.floor(1 / slope) + 1  # observations on the triangle; the sum of (1 - i slope)**2 over them:
+    information = n - slope * n * (n - 1) + slope**2 * (n - 1) * n * (2 * n - 1) / 6
+    ratio = (m**2 * information / s**2)[..., None]
+    z = np.linspace(-9, 9, 289)  # the trapezoidal rule is exact to rounding here
+    square = (np.exp(-(z**2) / 2) * np.tanh(ratio + np.sqrt(ratio) * z) ** 2).sum(-1) * (z[1] - z[0])
+    return (known * m**2 * (1 - square / np.sqrt(2 * np.pi))).max(-1)
 
 
 def bank_regret(*, members: int, eta: float) -> float:
     """Return what a mixture of averages can lose against the best of them, ``log(I) / eta`` (T3.5).
 
-    In discounted squared error, at every time and for every sequence, if ``eta <= 1 / (2 R**2)`` for errors of
-    at most R, evidence is not clipped and the weights are those before each loss.
+    In squared error discounted by 1 - gamma a visit, at every time and for every sequence: if the weights of each
+    prediction are ``exp(-eta L)`` with the evidence L before it, ``eta <= (1 - gamma) / (2 R**2)`` for errors of at
+    most R, and evidence is not clipped.
     """
     return float(np.log(integer("members", members, low=1)) / real("eta", eta, low=0, open_low=True))
 
