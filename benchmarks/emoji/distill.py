@@ -1,4 +1,4 @@
-"""One distillation run: a student learns the teacher's predicted noise, with prompts switched by the method.
+"""One distillation run: a student learns the teacher's output, with prompts switched by the method.
 
 Everything random is a function of (seed, step): images, captions, timesteps, noise, null rows and the mask of switched
 rows are the same for all methods at a seed. Only what the switched rows switch *to* differs.
@@ -41,7 +41,7 @@ class RunSettings:
     lr: float = 5e-4
     lam: float = 5.0
     n_regions: int = 96
-    loss: str = "noise"  # of which output the squared difference is taken: "noise", or the network's own "velocity"
+    loss: str = "velocity"  # squared difference of this, the networks' own output, or of the "noise" it amounts to
     curve_every: int = 100
     trace_every: int = 50
     evaluation: EvalSize = field(default_factory=EvalSize)
@@ -113,7 +113,7 @@ def distill(
     student = models.STUDENTS[settings.student](teacher).train()
     partition = regions_of(scenario, settings.n_regions, settings.seed)
     switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam)
-    predict = {"velocity": models.predict_velocity, "noise": models.predict}[settings.loss]
+    scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.01)
     scheduler, embeddings = models.training_scheduler(), scenario.world.embeddings
     inputs = {
@@ -130,8 +130,8 @@ def distill(
         if step % settings.curve_every == 0 or step == settings.steps:
             point: dict[str, float] = {"step": step}
             for split in SPLITS:
-                eps = evaluate.predict_grid(student, inputs[split, "pool"], null=False, every=2)
-                gap = (eps - answers[split, "pool"].eps[:, ::2]).square().mean(dtype=torch.float64)
+                told = evaluate.predict_grid(student, inputs[split, "pool"], null=False, every=2)
+                gap = (told - answers[split, "pool"].told[:, ::2]).square().mean(dtype=torch.float64)
                 point[split] = float(gap)
             curve.append(point)
         if switch is not None and (step % settings.trace_every == 0 or step == settings.steps):
@@ -151,8 +151,8 @@ def distill(
         timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)
         noisy = scheduler.add_noise(batch.images, batch.noise, timesteps)
         with torch.inference_mode():
-            target = predict(teacher, noisy, timesteps, rows)
-        losses = (predict(student, noisy, timesteps, rows) - target).square().mean((1, 2, 3))
+            target = models.predict(teacher, noisy, timesteps, rows)
+        losses = (models.predict(student, noisy, timesteps, rows) - target).square().mean((1, 2, 3)) * scale[timesteps]
         optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         for group in optimizer.param_groups:

@@ -2,9 +2,10 @@
 
 Per split and condition, as means over the prompts:
 
-- `discrepancy`: mean squared difference of the predicted noise, over a fixed grid of timesteps on the noised emoji;
+- `discrepancy`: mean squared difference of the networks' outputs, over a fixed grid of timesteps on the noised emoji;
 - `noisy`: the same over the noisy half of the grid (t >= T/2);
-- `direction`: mean squared difference of eps(c) - eps(null), over the grid: what the prompt adds;
+- `noise`: `discrepancy` in units of predicted noise, which at a timestep is the output's times the share of signal;
+- `direction`: mean squared difference of output(c) - output(null), over the grid: what the prompt adds;
 - `generation`: both models draw from the same initial noise (DDIM, classifier-free guidance); mean squared difference
   of the two images with pixels in [0, 1].
 
@@ -28,7 +29,7 @@ from .world import CONDITIONS, SPLITS, Scenario, stream
 
 GRID = (62, 187, 312, 437, 562, 687, 812, 937)  # the middles of eight equal parts of 0..999
 GUIDANCE = 2.0
-METRICS = ("discrepancy", "noisy", "direction", "generation")
+METRICS = ("discrepancy", "noisy", "noise", "direction", "generation")
 _NOISE, _SHOW = 202, 203  # first words of generators' keys
 
 
@@ -60,9 +61,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answers: predicted noise with and without condition, [n, G, 3, 16, 16], and its images."""
+    """What one model answers: its outputs with the condition and without, [n, G, 3, 16, 16], and its images."""
 
-    eps: torch.Tensor
+    told: torch.Tensor
     null: torch.Tensor
     images: torch.Tensor
 
@@ -83,7 +84,7 @@ def split_inputs(scenario: Scenario, split: str, condition: str, size: EvalSize)
 
 @torch.inference_mode()
 def predict_grid(model: Any, inputs: Inputs, *, null: bool, every: int = 1, batch: int = 128) -> torch.Tensor:
-    """Predicted noise [n, ceil(G / every), 3, 16, 16] on every `every`-th timestep of the grid."""
+    """Outputs [n, ceil(G / every), 3, 16, 16] on every `every`-th timestep of the grid."""
     noisy = inputs.noisy[:, ::every]
     timesteps = torch.tensor(GRID[::every]).repeat(len(noisy))
     condition = torch.zeros_like(inputs.condition) if null else inputs.condition
@@ -107,20 +108,21 @@ def teacher_answers(teacher: Any, fingerprint: str, inputs: Inputs, cache: Path)
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         with partial.open("wb") as file:
-            np.savez(file, eps=found.eps.numpy(), null=found.null.numpy(), images=found.images.numpy())
+            np.savez(file, told=found.told.numpy(), null=found.null.numpy(), images=found.images.numpy())
         os.replace(partial, path)
     with np.load(path) as stored:
-        return Answers(*(torch.from_numpy(stored[name]) for name in ("eps", "null", "images")))
+        return Answers(*(torch.from_numpy(stored[name]) for name in ("told", "null", "images")))
 
 
 def compare(student: Answers, teacher: Answers) -> dict[str, float]:
     """The metrics of one split."""
     late = torch.tensor([t >= models.TIMESTEPS // 2 for t in GRID])
-    gap = (student.eps - teacher.eps).square().mean((0, 2, 3, 4), dtype=torch.float64)
-    direction = (student.eps - student.null) - (teacher.eps - teacher.null)
+    gap = (student.told - teacher.told).square().mean((0, 2, 3, 4), dtype=torch.float64)
+    direction = (student.told - student.null) - (teacher.told - teacher.null)
     return {
         "discrepancy": float(gap.mean()),
         "noisy": float(gap[late].mean()),
+        "noise": float((gap * models.SIGNAL[list(GRID)].square()).mean()),
         "direction": float(direction.square().mean(dtype=torch.float64)),
         "generation": float(((student.images - teacher.images) / 2).square().mean(dtype=torch.float64)),
     }

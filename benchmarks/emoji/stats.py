@@ -21,9 +21,10 @@ _SPLIT_ORDER = ("unseen", "rare", "seen")
 _ABOUT = {
     "generation": "Generation error: mean squared difference of the student's and the teacher's image from the same "
     "initial noise, pixels in [0, 1]",
-    "discrepancy": "Discrepancy: mean squared difference of the predicted noise over the grid of timesteps",
+    "discrepancy": "Discrepancy: mean squared difference of the networks' outputs over the grid of timesteps",
     "noisy": "Discrepancy in the noisy half (t >= T/2)",
-    "direction": "Error of the conditional direction eps(c) - eps(null)",
+    "noise": "Discrepancy in units of predicted noise",
+    "direction": "Error of the conditional direction, output(prompt) - output(null)",
 }
 
 

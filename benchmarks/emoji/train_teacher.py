@@ -87,7 +87,8 @@ def evaluate(model: Any, world: Emoji, seed: int, repeats: int = 2) -> float:
         condition = torch.from_numpy(world.embeddings[world.prompt_start[:-1]])
         noisy = scheduler.add_noise(torch.from_numpy(world.pixels), noise, timesteps)
         for rows in torch.arange(n).split(256):
-            predicted = models.predict(model, noisy[rows], timesteps[rows], condition[rows])
+            velocity = models.predict(model, noisy[rows], timesteps[rows], condition[rows])
+            predicted = models.to_noise(velocity, noisy[rows], timesteps[rows])
             errors.append((predicted - noise[rows]).square().mean((1, 2, 3)))
     return float(torch.cat(errors).mean())
 
@@ -144,7 +145,7 @@ def main() -> None:
         images, noise, timesteps, condition = draw_batch(world, args.seed, step, args.batch, 0.1)
         noisy = scheduler.add_noise(images, noise, timesteps)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            predicted = models.predict_velocity(model, noisy, timesteps, condition)
+            predicted = models.predict(model, noisy, timesteps, condition)
         loss = (predicted - scheduler.get_velocity(images, noise, timesteps)).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
