@@ -1,0 +1,274 @@
+"""Softmax, Minimax, Reducible and Mixture against their closed forms, at the edges, and their bad arguments."""
+
+import numpy as np
+import pytest
+
+import aria_sampling as aria
+from tests.helpers import play
+
+EDGES = {
+    "one region": [2.0],
+    "all equal": [3.0, 3.0, 3.0],
+    "all zero": [0.0, 0.0, 0.0],
+    "one huge": [1.0, 1e149, 2.0],
+    "one zero": [1.0, 0.0, 2.0],
+    "tiny": [1e-300, 2e-300, 0.0],
+}
+POLICIES = [
+    aria.Proportional(),
+    aria.Proportional(0.0),
+    aria.Softmax(),
+    aria.Softmax(1e-3),
+    aria.Minimax(),
+    aria.Minimax(step_size=3.0, scale=0.5, reference=1.0),
+    aria.Reducible(),
+    aria.Reducible(reference=1.0),
+    aria.Reducible(least=1.0),
+    aria.Mixture((aria.Proportional(0.5), aria.Softmax(), aria.Reducible())),
+]
+
+
+def phi_after(policy, *means):
+    """log φ after a history of estimated means."""
+    state = policy.init(len(means[0]))
+    for mean in means:
+        mean = np.asarray(mean, dtype=np.float64)
+        ones = np.ones(len(mean))
+        state = policy.update(state, aria.Estimate(mean, ones, ones, ones))
+    return policy.log_phi(state)
+
+
+def differences(log_phi):
+    """log φ relative to the largest: all that matters."""
+    return log_phi - np.max(log_phi)
+
+
+# -- edges, for all of them --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_edges_give_shares(policy, edge):
+    """Every edge gives log φ without NaN or +inf, and probabilities within the floor."""
+    mean = np.array(EDGES[edge])
+    log_phi = phi_after(policy, mean, mean, mean)
+    assert log_phi.shape == mean.shape
+    assert (log_phi < np.inf).all()
+    allocator = aria.Allocator(aria.Partition.from_labels(np.arange(len(mean))), policy=policy, floor=0.1)
+    play(allocator, 4, n=6, loss=lambda draw: mean[draw.regions])
+    p = allocator.probabilities
+    assert p.sum() == pytest.approx(1)
+    assert (p >= 0.1 / len(mean) * (1 - 1e-12)).all()
+
+
+@pytest.mark.parametrize("edge", ["one region", "all equal", "all zero"])
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_nothing_to_choose_gives_the_target(policy, edge):
+    mean = np.array(EDGES[edge])
+    allocator = aria.Allocator(aria.Partition.from_labels([0] * 5 + list(range(len(mean)))), policy=policy)
+    play(allocator, 5, n=6, loss=lambda draw: mean[draw.regions])
+    np.testing.assert_allclose(allocator.probabilities, allocator.target, rtol=1e-11)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_a_region_never_visited_counts_as_average(policy):
+    """Its borrowed mean is finite, so no policy sees NaN: here the target keeps region 3 from being drawn."""
+    pool = aria.Partition.from_labels([0, 1, 2, 3])
+    allocator = aria.Allocator(pool, policy=policy, target=[1.0, 1.0, 1.0, 0.0], estimator=aria.Ema())
+    play(allocator, 10, n=6)
+    assert allocator.estimate().cold.tolist() == [False, False, False, True]
+    assert allocator.probabilities[3] == 0
+    assert np.isfinite(allocator.probabilities).all()
+
+
+# -- Softmax -----------------------------------------------------------------------------------------------
+
+
+def test_softmax_closed_form():
+    mean = np.array([0.5, 2.0, 1.25])
+    np.testing.assert_allclose(differences(phi_after(aria.Softmax(0.5), mean)), (mean - 2.0) / 0.5, rtol=1e-14)
+    # only the last estimate matters, and a common shift does not
+    np.testing.assert_allclose(
+        differences(phi_after(aria.Softmax(0.5), [9, 0, 0], mean + 7)), (mean - 2.0) / 0.5, rtol=1e-13
+    )
+
+
+def test_softmax_with_a_tiny_temperature_takes_the_largest():
+    assert phi_after(aria.Softmax(1e-300), [1.0, 3.0, 2.0]).tolist()[1] == 0
+    assert (phi_after(aria.Softmax(1e-300), [1.0, 3.0, 2.0])[[0, 2]] < -1e280).all()
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, np.inf, np.nan, "1", True, None])
+def test_softmax_bad_temperature(temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        aria.Softmax(temperature)
+
+
+# -- Minimax -----------------------------------------------------------------------------------------------
+
+
+def test_minimax_closed_form():
+    """log φ = step / scale times the sum of excesses."""
+    history = np.array([[1.0, 0.0, 4.0], [2.0, 5.0, 0.5], [0.0, 1.0, 1.0]])
+    policy = aria.Minimax(step_size=0.3, scale=2.0)
+    np.testing.assert_allclose(
+        differences(phi_after(policy, *history)), differences(0.15 * history.sum(axis=0)), atol=1e-14
+    )
+    policy = aria.Minimax(step_size=0.3, scale=2.0, reference=(1.0, 0.5, 0.0))
+    excess = np.maximum(history - [1.0, 0.5, 0.0], 0).sum(axis=0)
+    np.testing.assert_allclose(differences(phi_after(policy, *history)), differences(0.15 * excess), atol=1e-14)
+
+
+def test_minimax_without_scale_does_not_depend_on_the_unit():
+    history = np.array([[1.0, 2.0, 6.0], [3.0, 3.0, 0.0]])
+    expected = differences(0.01 * (history / history.mean(axis=1, keepdims=True)).sum(axis=0))
+    for unit in (1.0, 1e-6, 1e9):
+        np.testing.assert_allclose(differences(phi_after(aria.Minimax(), *(unit * history))), expected, rtol=1e-12)
+
+
+def test_minimax_stays_finite_for_ever():
+    log_phi = phi_after(aria.Minimax(step_size=1e3, scale=1.0), *[[0.0, 1e149, 3.0]] * 20)
+    assert log_phi[1] == 0
+    assert np.isfinite(log_phi).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step_size", 0), ("step_size", -1.0), ("step_size", np.nan), ("scale", 0), ("scale", -2.0),
+        ("scale", np.inf), ("reference", -1.0), ("reference", (1.0, -1.0)), ("reference", (np.nan,)),
+        ("reference", "0"), ("reference", None),
+    ],
+)  # fmt: skip
+def test_minimax_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=name):
+        aria.Minimax(**{name: value})
+
+
+@pytest.mark.parametrize("policy", [aria.Minimax(reference=(1.0, 2.0)), aria.Reducible(reference=(1.0, 2.0))])
+def test_references_of_another_length(policy):
+    with pytest.raises(ValueError, match="expected 3 numbers, one a region, got 2"):
+        policy.init(3)
+    with pytest.raises(ValueError, match="reference"):
+        aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=policy)
+
+
+# -- Reducible ---------------------------------------------------------------------------------------------
+
+
+def test_reducible_with_a_reference():
+    mean = np.array([1.0, 5.0, 0.5])
+    np.testing.assert_allclose(
+        np.exp(phi_after(aria.Reducible(reference=(0.25, 4.5, 2.0), least=0.1), mean)), [0.75, 0.5, 0.05], rtol=1e-13
+    )  # the third is below its reference: `least` of D is left
+    np.testing.assert_allclose(np.exp(phi_after(aria.Reducible(reference=0.5, least=0.0), mean)), [0.5, 4.5, 0.0])
+
+
+def test_reducible_halving_difference_by_hand():
+    """D(t/2) - D(t), with D(t/2) on the line between what was kept at powers of two."""
+    rng = np.random.default_rng(0)
+    history = 10 - np.cumsum(rng.random((40, 3)) / 8, axis=0)
+    for t in range(1, 41):
+        now = history[t - 1]
+        if t == 1:
+            part = now
+        else:
+            half = t / 2
+            low = 2 ** int(np.floor(np.log2(half)))
+            high = 2 * low
+            along = np.log2(half / low)  # between them on the logarithmic clock
+            kept = (1 - along) * history[low - 1] + along * history[high - 1]
+            part = kept - now
+        expected = np.maximum(part, 0.05 * now)
+        np.testing.assert_allclose(np.exp(phi_after(aria.Reducible(), *history[:t])), expected, rtol=1e-12)
+
+
+def test_reducible_never_takes_more_than_noise_may():
+    """A region that got worse keeps `least` of its D; 1 is `Proportional`."""
+    history = [[1.0, 1.0], [1.0, 1.5], [0.5, 2.0]]
+    assert np.exp(phi_after(aria.Reducible(least=0.2), *history))[1] == pytest.approx(0.4)
+    np.testing.assert_allclose(
+        phi_after(aria.Reducible(least=1.0), *history), phi_after(aria.Proportional(), history[-1]), atol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("least", -0.1), ("least", 1.1), ("least", np.nan), ("reference", -1.0), ("reference", (0.0, np.inf))],
+)
+def test_reducible_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=name):
+        aria.Reducible(**{name: value})
+
+
+# -- Mixture -----------------------------------------------------------------------------------------------
+
+
+def test_mixture_is_the_weighted_geometric_mean():
+    history = np.array([[1.0, 2.0, 6.0], [3.0, 3.0, 0.5]])
+    parts = (aria.Proportional(2.0), aria.Minimax(step_size=0.4), aria.Reducible(reference=0.1))
+    logs = np.array([phi_after(part, *history) for part in parts])
+    np.testing.assert_allclose(phi_after(aria.Mixture(parts), *history), logs.mean(axis=0), rtol=1e-13)
+    weighted = phi_after(aria.Mixture(parts, weights=(1, 3, 0)), *history)
+    np.testing.assert_allclose(weighted, (logs[0] + 3 * logs[1]) / 4, rtol=1e-13)
+
+
+def test_mixture_of_one_is_that_one():
+    history = [[1.0, 2.0, 0.0], [2.0, 0.0, 1.0]]
+    for policy in (aria.Proportional(0.7), aria.Reducible()):
+        assert np.array_equal(phi_after(aria.Mixture((policy,)), *history), phi_after(policy, *history))
+        nested = aria.Mixture((aria.Mixture((policy,)), policy), weights=(0.5, 0.5))
+        np.testing.assert_allclose(phi_after(nested, *history), phi_after(policy, *history), rtol=1e-14)
+
+
+def test_mixture_without_a_part_ignores_its_minus_infinity():
+    """Weight 0 times -inf is not NaN."""
+    mixture = aria.Mixture((aria.Proportional(), aria.Softmax()), weights=(0, 1))
+    assert np.isfinite(phi_after(mixture, [0.0, 1.0])).all()
+
+
+def test_mixture_state_keeps_parts_apart():
+    """Two of a kind in one mixture, past ten parts, saved and loaded."""
+    policies = tuple(aria.Minimax(step_size=0.1 * (i + 1), scale=1.0) for i in range(12))
+    pool = aria.Partition.from_labels([0, 0, 1, 2, 2])
+    one = aria.Allocator(pool, policy=aria.Mixture(policies))
+    play(one, 6)
+    other = aria.Allocator(pool, policy=aria.Mixture(policies))
+    other.load_state_dict(one.state_dict())
+    assert np.array_equal(one.probabilities, other.probabilities)
+    history = [[1.0, 2.0, 4.0]] * 3
+    np.testing.assert_allclose(
+        differences(phi_after(aria.Mixture(policies), *history)), differences(0.65 * 3 * np.array(history[0]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policies": ()}, "policies"),
+        ({"policies": [aria.Proportional()]}, "policies"),
+        ({"policies": (aria.Proportional,)}, r"policies\[0\]"),
+        ({"policies": (aria.Proportional(), aria.PoolPolicy())}, r"policies\[1\].*baseline"),
+        ({"policies": (aria.UniformPolicy(),)}, "baseline"),
+        ({"policies": (aria.Proportional(),), "weights": (1.0, 2.0)}, "weights: expected 1"),
+        ({"policies": (aria.Proportional(),), "weights": (-1.0,)}, r"weights\[0\]"),
+        ({"policies": (aria.Proportional(),), "weights": (np.nan,)}, r"weights\[0\]"),
+        ({"policies": (aria.Proportional(), aria.Softmax()), "weights": (0, 0)}, "at least one positive"),
+    ],
+)
+def test_mixture_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        aria.Mixture(**arguments)
+
+
+@pytest.mark.parametrize("exponent", [-1.0, np.nan, np.inf, "1", True])
+def test_proportional_bad_exponent(exponent):
+    with pytest.raises(ValueError, match="exponent"):
+        aria.Proportional(exponent)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("n_regions", [0, -1, 1.5, "3"])
+def test_policies_refuse_a_bad_number_of_regions(policy, n_regions):
+    with pytest.raises(ValueError, match="n_regions"):
+        policy.init(n_regions)
