@@ -77,7 +77,10 @@ def training_scheduler() -> DDPMScheduler:
 
 
 def sampling_scheduler(steps: int) -> DDIMScheduler:
-    """Draws: deterministic DDIM from the noisiest timestep down, the predicted image clipped to [-1, 1]."""
+    """Draws: deterministic DDIM from the noisiest timestep down, the predicted image clipped to [-1, 1].
+
+    Give its `step` `use_clipped_model_output`, or what guidance pushes out of range stays in the predicted noise.
+    """
     scheduler = DDIMScheduler(**_BETAS, clip_sample=True, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     return scheduler
@@ -101,7 +104,8 @@ def sample(
         both = torch.cat([rows, torch.zeros_like(rows)])
         for t in scheduler.timesteps:
             told, null = predict(model, torch.cat([x, x]), t.expand(len(both)), both).chunk(2)
-            x = scheduler.step(null + guidance * (told - null), int(t), x).prev_sample
+            guided = null + guidance * (told - null)
+            x = scheduler.step(guided, int(t), x, use_clipped_model_output=True).prev_sample
         outputs.append(x.clamp(-1, 1))
     return torch.cat(outputs)
 
