@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
     demo = commands.add_parser("demo", help="random conditioning against ARIA, one seed, in a few minutes")
-    demo.add_argument("--steps", type=int, default=800)
+    demo.add_argument("--steps", type=int, default=900, help="of each of the two runs")
 
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
     for command in (run, demo, draw):

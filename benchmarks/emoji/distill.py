@@ -38,7 +38,7 @@ class RunSettings:
     seed: int
     steps: int = 1200
     batch: int = 48
-    lr: float = 5e-4
+    lr: float = 1e-3
     lam: float = 5.0
     n_regions: int = 96
     loss: str = "velocity"  # squared difference of this, the networks' own output, or of the "noise" it amounts to

@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
 from . import evaluate, models
@@ -171,7 +172,8 @@ def _dots(axis: Any, cell: Cell, split: str) -> None:
         axis.annotate(text, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=8.5)
     axis.set_yticks(range(len(methods)), [_label(method) for method in methods])
     axis.set_ylim(len(methods) - 0.5, -0.7)
-    axis.margins(x=0.18)
+    axis.margins(x=0.22)
+    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
     axis.grid(axis="x", color="#e6e6e6")
     axis.set_axisbelow(True)
 
@@ -181,20 +183,22 @@ def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     prompts, rows = _drawn(cell, out, world)
     wanted = {"teacher", *(_label(method) for method in ("none", REFERENCE, "aria"))}
     rows = [row for row in rows if row[0] in wanted]
-    figure = plt.figure(figsize=(11, 1.0 * len(rows) + 0.55 * len(cell.methods) + 2.6))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[len(rows) + 0.8, 0.55 * len(cell.methods) + 1.2])
+    tile = min(1.0, 9.4 / len(prompts))
+    above, below = tile * len(rows) + 0.95, 0.5 * len(cell.methods) + 1.75  # inches
+    figure = plt.figure(figsize=(11, above + below))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[above, below])
     _emoji_rows(top, rows, prompts)
-    top.subplots_adjust(left=0.13, right=0.99, bottom=0.02, top=0.82)
+    top.subplots_adjust(left=0.13, right=0.99, bottom=0.05 / above, top=1 - 0.85 / above)
     top.suptitle(
         "Distilling a text-to-image model for prompts it has no images of: the teacher, and smaller students",
-        x=0.01, y=1.02, ha="left", fontsize=12, fontweight="bold",
+        x=0.01, y=1 - 0.1 / above, ha="left", fontsize=12, fontweight="bold",
     )  # fmt: skip
     left, right = bottom.subplots(1, 2, sharey=True)
     _dots(left, cell, "unseen")
     _dots(right, cell, "seen")
     left.set(title="prompts without images (unseen)", xlabel="error of the student's picture")
     right.set(title="prompts with images (seen)", xlabel="error of the student's picture")
-    bottom.subplots_adjust(left=0.13, right=0.99, bottom=0.24, top=0.88, wspace=0.08)
+    bottom.subplots_adjust(left=0.13, right=0.99, bottom=1.0 / below, top=1 - 0.45 / below, wspace=0.08)
     seeds = len({run["seed"] for run in cell.runs})
     note = (
         f"Mean squared difference from the teacher's picture from the same noise, pixels in [0, 1]; lower is better. "
@@ -202,7 +206,7 @@ def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     )
     if seeds > 1:
         note += " Small dots: seeds. Bars: 95% interval of the difference from RC, paired by seed."
-    bottom.text(0.01, 0.0, "\n".join(textwrap.wrap(note, 150)), fontsize=8, color="#555555", va="bottom")
+    bottom.text(0.01, 0.05 / below, "\n".join(textwrap.wrap(note, 160)), fontsize=8, color="#555555", va="bottom")
     figure.savefig(path)
     plt.close(figure)
 
