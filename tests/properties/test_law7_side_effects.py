@@ -16,7 +16,7 @@ from tests.helpers import play, same_draw, small_pool
 
 def fingerprint_of_global_randomness():
     torch = sys.modules.get("torch")
-    numpy = pickle.dumps(np.random.get_state())
+    numpy = pickle.dumps(np.random.get_state())  # noqa: NPY002
     return numpy, random.getstate(), torch.get_rng_state().tolist() if torch else None
 
 
@@ -47,10 +47,10 @@ def test_global_random_states_are_untouched():
         sampler.observe(torch.tensor(rows), torch.full((5,), float(index)))
     assert fingerprint_of_global_randomness() == before
     loader = DataLoader(range(60), batch_size=5, sampler=sampler)  # the loader itself takes a seed from torch
-    state = np.random.get_state()[1].tolist(), random.getstate()
+    state = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     for batch in loader:
         sampler.observe(batch, torch.ones(len(batch)))
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == state
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == state  # noqa: NPY002
 
 
 def test_global_seeds_do_not_matter():
