@@ -48,7 +48,8 @@ STUDY = {
     "--students": "depth3",
     "--unseen": "Travel & Places,Objects",
     "--seeds": "10",
-    "--steps": "1200",
+    "--steps": "1000",
+    "--eval-prompts": "48",
     "--out": "runs/demo",
 }
 SMOKE = {"--out": "runs/smoke"}

@@ -42,22 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--eval-prompts", type=int, default=EvalSize.prompts, help="at most, for each split")
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
-    demo = commands.add_parser("demo", help="random conditioning against ARIA, one seed, in a few minutes")
-    demo.add_argument("--steps", type=int, default=900, help="of each of the two runs")
-
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
-    for command in (run, demo, draw):
-        command.add_argument("--out", type=Path, required=command is not demo, default=Path("runs/emoji-demo"))
-    for command in (run, demo):
-        command.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes, one thread each")
+    run.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes, one thread each")
+    for command in (run, draw):
+        command.add_argument("--out", type=Path, required=True, help="folder of runs, table and figures")
     return parser
 
 
 def _plan(args: argparse.Namespace) -> list[RunSettings]:
     """The runs of a command, methods innermost: after a stop, whole seeds are there to compare."""
-    if args.command == "demo":
-        unseen, size = scenario(Emoji.load(), TUNING_CELL).unseen, EvalSize(prompts=48)
-        return [RunSettings(m, "depth3", unseen, 0, steps=args.steps, evaluation=size) for m in ("rc", "aria")]
     unseen = scenario(Emoji.load(), args.unseen).unseen
     methods, students, seeds = _names(args.methods), _names(args.students), [int(s) for s in _names(args.seeds)]
     for what, given, known in (("--methods", methods, METHODS), ("--students", students, STUDENTS)):
