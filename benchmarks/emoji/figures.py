@@ -161,7 +161,8 @@ def _dots(axis: Any, cell: Cell, split: str) -> None:
         if difference is not None and difference.half is not None:
             ends = [mean - difference.half, mean + difference.half]
             axis.plot(ends, [y, y], color=_colour(method), linewidth=2.5, solid_capstyle="round")
-        axis.scatter(values, [y] * len(values), s=14, color=_colour(method), alpha=0.45, linewidth=0, zorder=3)
+        below = [y + 0.17] * len(values)  # beside the bar, where they can be seen (the axis runs downwards)
+        axis.scatter(values, below, s=16, color=_colour(method), alpha=0.7, linewidth=0, zorder=3)
         axis.scatter([mean], [y], s=70, color=_colour(method), zorder=4)
         if method == REFERENCE:
             axis.axvline(mean, color=_colour(method), linewidth=0.8, linestyle=":")
