@@ -65,6 +65,8 @@ def check_estimator(estimator: Estimator) -> None:
     _require(bool(np.isfinite(one.mean).all()), "a cold region borrows a finite mean once others are known")
     _require(bool(np.isinf(one.stderr[1]) and np.isinf(one.age[1])), "a cold region has infinite stderr and age")
     _require(np.isclose(one.mean[0], 2) and np.isclose(one.mean[2], 5), "the first visit sets the mean")
+    zero = estimator.estimate(estimator.update(estimator.init(_REGIONS), _feedback([3, 3, 3], [0.0, 0.0, 0.0])))
+    _require(bool((zero.mean == 0).all()), "losses of 0 give a mean of 0")
     aged = estimator.estimate(estimator.update(_copy(state), _feedback([], [])))
     _require(np.isclose(aged.age[0], one.age[0] + 1), "a round without a visit ages a region by 1")
     _require(np.isclose(aged.mean[0], one.mean[0]), "a round without a visit leaves the mean as it is")
