@@ -78,7 +78,9 @@ def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray
         ground = np.minimum(s[wet] / u[wet], 1e300)
     sort = np.argsort(ground, kind="stable")
     order, ground = wet[sort], ground[sort] - ground[sort[0]]  # from the lowest on, so that a huge s cancels exactly
-    level = (x_total + np.cumsum(u[order] * ground)) / np.cumsum(u[order])  # if just the first 1, 2, ... are filled
+    with np.errstate(over="ignore"):  # a share below 1e-300 in front
+        level = (x_total + np.cumsum(u[order] * ground)) / np.cumsum(u[order])  # if just the first 1, 2, ... are filled
+    level = np.minimum(level, 1e300)
     fills = int(np.count_nonzero(level > ground))
     x[order[:fills]] = np.maximum(u[order[:fills]] * (level[fills - 1] - ground[:fills]), 0.0)
     return x * (x_total / x.sum())  # rounding only
