@@ -70,9 +70,12 @@ class AriaSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield what is left of the epoch, or a new one if nothing is."""
-        self.allocator.rewind()
         batches = -(-self.num_samples // self.batch_size)
-        if self.allocator.round - self._epoch_start >= batches:
+        left = batches - (self.allocator.round - self._epoch_start)
+        # a loader with drop_last=True takes a smaller last batch and trains on none of it: do not offer it again
+        dropped = left == 1 and self.num_samples % self.batch_size > 0 and bool(self.allocator.open_rounds)
+        self.allocator.rewind()
+        if left <= 0 or dropped:
             self._epoch_start = self.allocator.round
         for batch in range(self.allocator.round - self._epoch_start, batches):
             size = min(self.batch_size, self.num_samples - batch * self.batch_size)
