@@ -1,4 +1,4 @@
-"""`AriaSampler` behind real loaders."""
+"""`AriaSampler` behind real loaders: every way to leave an epoch and come back gives the same stream."""
 
 from itertools import islice
 
@@ -8,38 +8,97 @@ from torch.utils.data import DataLoader
 
 import aria_sampling as aria
 
+ITEMS, BATCH, LAG = 23, 5, 4
 
-def loaded(num_samples, batch_size, **options):
-    pool = aria.Partition.from_labels([index % 5 for index in range(num_samples)])
-    sampler = aria.Allocator(pool, seed=0).sampler(batch_size=batch_size, num_samples=num_samples)
-    return sampler, DataLoader(range(num_samples), batch_size=batch_size, sampler=sampler, **options)
+
+def loaded(drop_last, workers=0, state=None, num_samples=ITEMS):
+    pool = aria.Partition.from_labels([index % 3 for index in range(num_samples)])
+    allocator = aria.Allocator(pool, estimator=aria.Ema(0.2), seed=0, lag=LAG)
+    sampler = allocator.sampler(batch_size=BATCH, num_samples=num_samples, drop_last=drop_last)
+    if state is not None:
+        sampler.load_state_dict(state)
+    options = {"num_workers": workers, "prefetch_factor": 2 if workers else None}
+    return sampler, DataLoader(range(num_samples), batch_size=BATCH, sampler=sampler, drop_last=drop_last, **options)
+
+
+def train(sampler, loader, batches=None):
+    """Train on so many batches of one pass, or on all of them; what came, as lists."""
+    seen = []
+    for index in islice(loader, batches):
+        sampler.observe(index, 1.0 + (index % 3).float())
+        seen.append(index.tolist())
+    return seen
+
+
+def uninterrupted(drop_last):
+    sampler, loader = loaded(drop_last)
+    return [batch for _ in range(3) for batch in train(sampler, loader)]
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("num_samples", [100, 105])
-def test_every_epoch_has_all_its_batches(num_samples, drop_last):
-    sampler, loader = loaded(num_samples, 10, drop_last=drop_last)
+def test_every_epoch_has_all_its_batches(drop_last):
+    sampler, loader = loaded(drop_last)
     for _ in range(4):
-        batches = 0
-        for index in loader:
-            sampler.observe(index, torch.ones(len(index), dtype=torch.bfloat16, requires_grad=True))
-            batches += 1
-        assert batches == len(loader)
+        epoch = train(sampler, loader)
+        assert len(epoch) == len(loader)
+        assert sum(map(len, epoch)) == len(sampler)
 
 
-def test_an_abandoned_epoch_goes_on_after_the_last_observed_batch():
-    sampler, loader = loaded(105, 10)
-    for step, index in enumerate(loader):
-        if step == 4:
-            break
-        sampler.observe(index, torch.ones(len(index)))
-    assert list(islice(sampler, 10)) == index.tolist()
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_pass_left_early_goes_on_with_the_rest(drop_last, stop):
+    sampler, loader = loaded(drop_last)
+    first = train(sampler, loader, stop)
+    rest = [batch for _ in range(3) for batch in train(sampler, loader)]
+    whole = uninterrupted(drop_last)
+    assert (first + rest)[: len(whole)] == whole
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_state_saved_at_any_batch_gives_the_rest(drop_last, stop):
+    sampler, loader = loaded(drop_last)
+    first = train(sampler, loader, stop)
+    sampler, loader = loaded(drop_last, state=sampler.state_dict())
+    rest = [batch for _ in range(3) for batch in train(sampler, loader)]
+    whole = uninterrupted(drop_last)
+    assert (first + rest)[: len(whole)] == whole
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("workers", "stop"), [(1, 3), (2, 4)])
+def test_workers_change_nothing(drop_last, workers, stop):
+    sampler, loader = loaded(drop_last, workers)
+    first = train(sampler, loader, stop)
+    rest = [batch for _ in range(2) for batch in train(sampler, loader)]
+    found = first + rest
+    assert found == uninterrupted(drop_last)[: len(found)]
+
+
+def test_a_state_of_the_other_drop_last_is_refused():
+    state = loaded(True)[0].state_dict()
+    with pytest.raises(aria.StateError, match="drop_last"):
+        loaded(False, state=state)
+
+
+def test_nothing_but_a_dropped_batch_is_an_error():
+    with pytest.raises(ValueError, match="num_samples=3"):
+        loaded(True, num_samples=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_losses_of_any_float_dtype_that_require_grad(dtype):
+    sampler, loader = loaded(False)
+    index = next(iter(loader))
+    sampler.observe(index, torch.full((len(index),), 0.5, dtype=dtype, requires_grad=True))
+    estimate = sampler.allocator.estimate()
+    assert estimate.mean[estimate.count > 0] == pytest.approx(0.5, rel=1e-12)
 
 
 def test_rows_of_another_batch_are_refused():
-    sampler, loader = loaded(100, 10)
-    index = next(iter(loader))
-    strange = [i for i in range(100) if i not in index.tolist()][:1]
+    sampler, loader = loaded(False)
+    index = next(iter(loader)).tolist()
+    strange = next(i for i in range(ITEMS) if i not in index)
     with pytest.raises(ValueError, match="indices"):
-        sampler.observe(strange, [1.0])
+        sampler.observe([strange], [1.0])
     assert sampler.allocator.round == 0

@@ -328,11 +328,11 @@ class Allocator:
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
-    def sampler(self, *, batch_size: int, num_samples: int) -> AriaSampler:
+    def sampler(self, *, batch_size: int, num_samples: int, drop_last: bool = False) -> AriaSampler:
         """Return a `torch.utils.data.Sampler` that draws from this allocator; see `aria_sampling.torch.AriaSampler`."""
         from aria_sampling.torch import AriaSampler
 
-        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples)
+        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples, drop_last=drop_last)
 
     # -- saving ----------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ class AriaSampler(Sampler[int]):
             ``num_workers * prefetch_factor`` (``prefetch_factor`` is 2 by default).
         batch_size: Of the loader; one batch is one round.
         num_samples: Indices an epoch yields; the last batch may be smaller.
+        drop_last: Leave that smaller batch out. Set it where the loader has ``drop_last=True``: a batch that
+            the loader drops would be a round that nobody closes.
 
     Raises:
         ValueError: An argument of the wrong type or out of its range.
@@ -55,29 +57,31 @@ class AriaSampler(Sampler[int]):
     that was left in the middle of an epoch resumes with the rest of it.
     """
 
-    def __init__(self, allocator: Allocator, *, batch_size: int, num_samples: int) -> None:
+    def __init__(self, allocator: Allocator, *, batch_size: int, num_samples: int, drop_last: bool = False) -> None:
         if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"allocator: expected an Allocator, got {allocator!r}")
         self.allocator = allocator
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_samples = integer("num_samples", num_samples, low=1)
+        self.drop_last = bool(drop_last)
+        self._batches = self.num_samples // self.batch_size if drop_last else -(-self.num_samples // self.batch_size)
+        if self._batches == 0:
+            raise ValueError(
+                f"num_samples={num_samples}: expected at least batch_size={batch_size} with drop_last=True"
+            )
         self.epoch = 0
         self._epoch_start = allocator.round  # rounds closed before the current epoch
 
     def __len__(self) -> int:
         """Indices in an epoch, however many of them are still to come."""
-        return self.num_samples
+        return min(self.num_samples, self._batches * self.batch_size)
 
     def __iter__(self) -> Iterator[int]:
         """Yield what is left of the epoch, or a new one if nothing is."""
-        batches = -(-self.num_samples // self.batch_size)
-        left = batches - (self.allocator.round - self._epoch_start)
-        # a loader with drop_last=True takes a smaller last batch and trains on none of it: do not offer it again
-        dropped = left == 1 and self.num_samples % self.batch_size > 0 and bool(self.allocator.open_rounds)
         self.allocator.rewind()
-        if left <= 0 or dropped:
+        if self.allocator.round - self._epoch_start >= self._batches:
             self._epoch_start = self.allocator.round
-        for batch in range(self.allocator.round - self._epoch_start, batches):
+        for batch in range(self.allocator.round - self._epoch_start, self._batches):
             size = min(self.batch_size, self.num_samples - batch * self.batch_size)
             yield from self.allocator.draw(size).items.tolist()
 
@@ -121,6 +125,7 @@ class AriaSampler(Sampler[int]):
             "epoch_start": self._epoch_start,
             "batch_size": self.batch_size,
             "num_samples": self.num_samples,
+            "drop_last": int(self.drop_last),
             "allocator": self.allocator.state_dict(),
         }
 
@@ -130,7 +135,7 @@ class AriaSampler(Sampler[int]):
         Raises:
             StateError: (a ValueError) the state is damaged or of another configuration; nothing is changed.
         """
-        for key in ("batch_size", "num_samples"):
+        for key in ("batch_size", "num_samples", "drop_last"):
             if (its := take(state, key, int)) != getattr(self, key):
                 raise StateError(f"state of another sampler: {key}={its} there, {getattr(self, key)} here")
         epoch, epoch_start = take(state, "epoch", int), take(state, "epoch_start", int)
