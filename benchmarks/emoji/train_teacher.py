@@ -61,10 +61,16 @@ class Ema:
             self.weights[name].lerp_(value, rate)
 
 
+def share_of_emoji(world: Emoji) -> np.ndarray:
+    """float64[N]: how often each emoji is drawn: every concept alike, or skin tones would be most of the training."""
+    _, concept, tones = np.unique(world.concepts, return_inverse=True, return_counts=True)
+    return 1 / (len(tones) * tones[concept])
+
+
 def draw_batch(world: Emoji, seed: int, step: int, batch: int, null_share: float) -> tuple[torch.Tensor, ...]:
-    """Images, noise, timesteps and conditions of one step: emoji uniformly, any of its prompts alike, some null."""
+    """Images, noise, timesteps and conditions of one step: see `share_of_emoji`; any of its prompts alike, some null."""
     rng = stream(_TRAIN, seed, step)
-    rows = rng.integers(len(world.names), size=batch)
+    rows = rng.choice(len(world.names), size=batch, p=share_of_emoji(world))
     start, stop = world.prompt_start[rows], world.prompt_start[rows + 1]
     condition = world.embeddings[rng.integers(start, stop)]
     condition[rng.random(batch) < null_share] = 0
