@@ -9,6 +9,7 @@ Importing this package loads NumPy only. The PyTorch side is `aria_sampling.torc
 
 from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
+from aria_sampling._errors import RankError as RankError
 from aria_sampling._errors import StateError as StateError
 from aria_sampling.allocation import Minimax as Minimax
 from aria_sampling.allocation import Mixture as Mixture
@@ -59,6 +60,7 @@ __all__ = [
     "PoolPolicy",
     "Proportional",
     "RandomConditioning",
+    "RankError",
     "Reducible",
     "SigmoidSwitch",
     "Softmax",

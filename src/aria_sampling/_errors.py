@@ -6,7 +6,7 @@ caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
-__all__ = ["FeedbackLagError", "PartitionFileError", "StateError"]
+__all__ = ["FeedbackLagError", "PartitionFileError", "RankError", "StateError"]
 
 
 class FeedbackLagError(RuntimeError):
@@ -22,3 +22,7 @@ class StateError(ValueError):
 
 class PartitionFileError(ValueError):
     """A partition file is truncated, damaged, or not a partition file at all."""
+
+
+class RankError(RuntimeError):
+    """The ranks of a distributed run have come apart: another round, or another state. The message names them."""

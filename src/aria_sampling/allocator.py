@@ -40,7 +40,7 @@ from aria_sampling.drawing import (
 )
 from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
 from aria_sampling.partition import Partition
-from aria_sampling.progress import SCHEMA, Progress
+from aria_sampling.progress import SCHEMA, Progress, check_schema
 
 if TYPE_CHECKING:
     from aria_sampling.torch import AriaSampler
@@ -106,7 +106,7 @@ class Allocator:
         self.estimator = _instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
         self.policy = _instance("policy", Proportional() if policy is None else policy, Policy)
         self.seed = integer("seed", seed, low=0, high=2**64 - 1)
-        self.lag = integer("lag", lag, low=0)
+        self._lag = integer("lag", lag, low=0)
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
@@ -126,8 +126,33 @@ class Allocator:
             q = capped(q, self._cap)
         q.flags.writeable = False
         self.target: FloatArray = q
-        self._progress = Progress.start(self.estimator, self.policy, n_regions=partition.n_regions, lag=self.lag)
+        self._start()
+
+    def _start(self) -> None:
+        """Go to the state before the first round."""
+        n_regions = self.partition.n_regions
+        self._progress = Progress.start(self.estimator, self.policy, n_regions=n_regions, lag=self._lag)
         self.rewind()
+
+    @property
+    def lag(self) -> int:
+        """How many rounds may be open when the next is drawn. It can be set until the first draw.
+
+        Raises:
+            ValueError: On setting, for anything but a non-negative integer.
+            RuntimeError: On setting, once a round was drawn: the stream depends on it.
+        """
+        return self._lag
+
+    @lag.setter
+    def lag(self, value: int) -> None:
+        value = integer("lag", value, low=0)
+        if value != self._lag and (self.round or self._open_rounds):
+            raise RuntimeError(
+                f"lag={value}: the allocation has begun with lag={self._lag}, and its stream depends on it"
+            )
+        self._lag = value
+        self._start()
 
     # -- a round ---------------------------------------------------------------------------------------
 
@@ -328,11 +353,14 @@ class Allocator:
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
-    def sampler(self, *, batch_size: int, num_samples: int, drop_last: bool = False) -> AriaSampler:
-        """Return a `torch.utils.data.Sampler` that draws from this allocator; see `aria_sampling.torch.AriaSampler`."""
+    def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:
+        """Return a `torch.utils.data.Sampler` that draws from this allocator.
+
+        All arguments are those of `aria_sampling.torch.AriaSampler`.
+        """
         from aria_sampling.torch import AriaSampler
 
-        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples, drop_last=drop_last)
+        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples, **options)
 
     # -- saving ----------------------------------------------------------------------------------------
 
@@ -357,14 +385,11 @@ class Allocator:
             StateError: (a ValueError) the state is damaged, or of another schema, pool or configuration:
                 the message says what differs. Nothing is changed.
         """
+        state = check_schema(state)
         pool = self.partition
-        for what, key, kind, mine in (
-            ("version of this library", "schema", int, SCHEMA),
-            ("pool", "n_regions", int, pool.n_regions),
-            ("pool", "fingerprint", str, pool.fingerprint),
-        ):
+        for key, kind, mine in (("n_regions", int, pool.n_regions), ("fingerprint", str, pool.fingerprint)):
             if (its := take(state, key, kind)) != mine:
-                raise StateError(f"state of another {what}: it has {key}={its!r}, this allocator {mine!r}")
+                raise StateError(f"state of another pool: it has {key}={its!r}, this allocator {mine!r}")
         its, mine = take(state, "config", dict), self._config()
         differ = [
             f"{key}: {its.get(key)} there, {mine.get(key)} here"
@@ -375,6 +400,15 @@ class Allocator:
             raise StateError("state of another configuration: " + "; ".join(differ))
         self._progress = self._progress.from_state(state)
         self.rewind()
+
+    def digest(self) -> str:
+        """Return a hex digest, of 128 bits, of pool, configuration and all that the closed rounds left behind.
+
+        It is equal where two allocators agree bit for bit, so that ranks of a distributed run, or a resumed run
+        and an uninterrupted one, can be compared by it.
+        """
+        settings = f"{self.partition.fingerprint} {sorted(self._config().items())} {self._progress.digest().hex()}"
+        return hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
 
     def _config(self) -> dict[str, str]:
         """Return what must be equal for a state to fit, as text."""

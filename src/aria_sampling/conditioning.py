@@ -10,7 +10,7 @@ credited.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.allocator import Allocator, Draw
 from aria_sampling.drawing import random_words, uniforms
 from aria_sampling.estimation import TimestepProfile
-from aria_sampling.progress import SCHEMA
+from aria_sampling.progress import SCHEMA, check_schema
 
 __all__ = ["ConstantSwitch", "ExponentialSwitch", "RandomConditioning", "SigmoidSwitch", "Switch", "SwitchSchedule"]
 
@@ -197,13 +197,17 @@ class RandomConditioning:
 
         Raises:
             ValueError: Another shape, dtype or length; a scalar. Nothing is changed.
-            RuntimeError: No batch is open.
+            RuntimeError: No batch is open, or its losses were reported before.
         """
         opened = self._oldest("observe")
+        if opened.losses is not None:
+            raise RuntimeError(
+                f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
+            )
         rows = float_vector("losses", losses, length=len(opened.mask))[opened.mask]
         if len(rows):
             self.allocator.observe(opened.draw.regions, self._credit(opened, rows))
-            opened.losses.append(rows.copy())
+        opened.losses = rows.copy()
         if step:
             self.step()
 
@@ -211,8 +215,10 @@ class RandomConditioning:
         """Close the oldest open round, with or without feedback. RuntimeError if none is open."""
         opened = self._oldest("step")
         self.allocator.step()
-        for rows in opened.losses:
-            self._profile_state = self.profile.update(self._profile_state, opened.timesteps, rows, opened.draw.weights)
+        if opened.losses is not None and len(opened.losses):
+            self._profile_state = self.profile.update(
+                self._profile_state, opened.timesteps, opened.losses, opened.draw.weights
+            )
         del self._open[opened.draw.round]
 
     def _credit(self, opened: _OpenSwitch, rows: FloatArray) -> FloatArray:
@@ -247,8 +253,7 @@ class RandomConditioning:
             StateError: (a ValueError) the state is damaged, or of another schema, pool or configuration.
                 Nothing is changed.
         """
-        if (its := take(state, "schema", int)) != SCHEMA:
-            raise StateError(f"state of another version of this library: schema={its}, expected {SCHEMA}")
+        state = check_schema(state)
         if (found := take(state, "config", str)) != self._config():
             raise StateError(f"state of another configuration: {found} there, {self._config()} here")
         profile = decode_all("profile", take(state, "profile", dict), self._profile_state)
@@ -271,4 +276,4 @@ class _OpenSwitch:
     mask: BoolArray
     timesteps: IntArray
     draw: Draw
-    losses: list[FloatArray] = field(default_factory=list[FloatArray])
+    losses: FloatArray | None = None

@@ -6,9 +6,11 @@ is in a checkpoint, what is not can be recomputed (open rounds are drawn again).
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,9 +21,10 @@ from aria_sampling.allocation import Policy
 from aria_sampling.drawing import Cursors
 from aria_sampling.estimation import Estimate, Estimator, Feedback
 
-__all__ = ["SCHEMA", "Progress"]
+__all__ = ["SCHEMA", "Progress", "check_schema"]
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, SCHEMA)
 
 
 @dataclass(eq=False)
@@ -79,25 +82,43 @@ class Progress:
             "estimator": encode_all(self.estimator),
             "policy": encode_all(self.policy),
             "cursors": encode_all(self.cursors.to_state()),
-            # torch.load(weights_only=True) refuses empty bytes, so nothing is not an empty array
-            "log_phi": [{} if phi is None else encode(phi) for phi in self.phis],
+            "log_phi": encode(self._phi_table()),
         }
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that two states share if, and but for chance only if, they are equal bit for bit."""
+        digest = hashlib.blake2b(f"{self.round} {self.dropped} {self.forced}".encode(), digest_size=16)
+        for state in (self.estimator, self.policy, self.cursors.to_state(), {"log_phi": self._phi_table()}):
+            for name in sorted(state):
+                digest.update(np.ascontiguousarray(state[name]).view(np.uint8).data)
+        return digest.digest()
+
+    def _phi_table(self) -> FloatArray:
+        """Return log φ after each of the last lag + 1 rounds, oldest first, float64 [lag + 1, n_regions].
+
+        A row of NaN stands for a round after which nothing was known, or that is still to come: the table has
+        one shape from the first round on, as torch.distributed.checkpoint needs it.
+        """
+        table = np.full((self.phis.maxlen or 1, len(self.cursors.visits)), np.nan)
+        for row, phi in enumerate(self.phis):
+            if phi is not None:
+                table[row] = phi
+        return table
 
     def from_state(self, state: Any) -> Progress:
         """Return the progress that `to_state` described; StateError unless it has the shape of this one."""
-        phis: deque[FloatArray | None] = deque(maxlen=self.phis.maxlen)
         round_ = take(state, "round", int)
-        saved = take(state, "log_phi", list)
-        if round_ < 0 or len(saved) != min(round_, phis.maxlen or 0):
-            raise StateError(f"state: {len(saved)} entries in 'log_phi' do not go with round {round_}")
-        n_regions = len(self.cursors.visits)
-        for value in saved:
-            phi = None if value == {} else decode("log_phi", value)
-            if phi is not None and (phi.shape != (n_regions,) or phi.dtype != np.float64):
-                raise StateError(
-                    f"state entry 'log_phi': expected float64[{n_regions}], got {phi.dtype}{list(phi.shape)}"
-                )
-            phis.append(phi)
+        if round_ < 0:
+            raise StateError(f"state entry 'round': expected 0 or more, got {round_}")
+        like = {"log_phi": self._phi_table()}
+        table = decode_all("state", {"log_phi": take(state, "log_phi", dict)}, like)["log_phi"]
+        if not np.isnan(table[min(round_, len(table)) :]).all():
+            raise StateError(
+                f"state entry 'log_phi': expected at most {round_} rows that are not NaN at round {round_}"
+            )
+        phis: deque[FloatArray | None] = deque(maxlen=self.phis.maxlen)
+        for phi in table[: min(round_, len(table))]:
+            phis.append(None if np.isnan(phi).any() else phi)
         return Progress(
             estimator=decode_all("estimator", take(state, "estimator", dict), self.estimator),
             policy=decode_all("policy", take(state, "policy", dict), self.policy),
@@ -107,3 +128,28 @@ class Progress:
             dropped=take(state, "dropped", int),
             forced=take(state, "forced", int),
         )
+
+
+def check_schema(state: Any) -> Any:
+    """Return `state` in the form of this version; StateError unless it is of a schema that can be read."""
+    its = take(state, "schema", int)
+    if its not in _READABLE:
+        raise StateError(f"state of another version of this library: schema={its}, this one reads {_READABLE}")
+    return _from_schema_1(state) if its == 1 and "log_phi" in state else state
+
+
+def _from_schema_1(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an allocator's state of schema 1, where log φ was a list with {} for what was not known."""
+    rows = cast("list[Any]", take(state, "log_phi", list))
+    lag = int(take(take(state, "config", dict), "lag", str))
+    table = np.full((lag + 1, take(state, "n_regions", int)), np.nan)
+    if len(rows) > len(table):
+        raise StateError(f"state: {len(rows)} entries in 'log_phi' do not go with lag {lag}")
+    for row, value in enumerate(rows):
+        phi = table[row] if value == {} else decode("log_phi", value)
+        if phi.shape != table[row].shape or phi.dtype != np.float64:
+            raise StateError(
+                f"state entry 'log_phi': expected float64[{table.shape[1]}], got {phi.dtype}{[*phi.shape]}"
+            )
+        table[row] = phi
+    return {**state, "schema": SCHEMA, "log_phi": encode(table)}

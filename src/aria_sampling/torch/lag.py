@@ -1,0 +1,54 @@
+"""How far a loader draws ahead: the lag that an allocator behind it needs."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from aria_sampling._errors import FeedbackLagError
+
+__all__ = ["explained", "lag_for"]
+
+
+def lag_for(loader: Any, *, overlap: bool = False) -> int:
+    """Return the smallest lag that an allocator needs behind `loader`: how many rounds it draws ahead of the training.
+
+    ``num_workers * prefetch_factor``, 0 without workers; one more for a loader that accelerate has prepared, since it
+    fetches one batch ahead. The same for torchdata's StatefulDataLoader, and for any number of ranks, where a round is
+    one batch on every rank.
+
+    Args:
+        loader: A `torch.utils.data.DataLoader`, torchdata's, or one that accelerate has prepared.
+        overlap: One more, so that copies from the device and exchanges between ranks go on beside the next
+            training step.
+
+    Raises:
+        ValueError: Not a loader.
+    """
+    inner = getattr(loader, "base_dataloader", loader)
+    workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
+    if not isinstance(workers, int):
+        raise ValueError(f"loader: expected a DataLoader, got {type(loader).__name__}")
+    ahead = workers * (prefetch or 0)
+    return ahead + (inner is not loader) + bool(overlap)
+
+
+def explained(error: FeedbackLagError, lag: int) -> FeedbackLagError:
+    """Return `error` in terms of the loader that is iterating, if one is that draws further ahead than `lag`."""
+    loaders: list[Any] = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        loaders += [caller] if isinstance(caller, DataLoader) else []
+        frame = frame.f_back
+    if not loaders or lag_for(loaders[-1]) <= lag:
+        return error
+    loader = loaders[-1]  # the outermost: it may wrap another
+    needed = lag_for(loader)
+    return FeedbackLagError(
+        f"lag={lag} is too small for this loader, which draws {needed} rounds ahead (num_workers={loader.num_workers}, "
+        f"prefetch_factor={loader.prefetch_factor}): make the Allocator with lag={needed}, or the loader with "
+        "aria_sampling.torch.dataloader(...), which sets it"
+    )

@@ -1,0 +1,115 @@
+"""A loader made with the right lag, and datasets whose samples say which one they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from aria_sampling._errors import FeedbackLagError
+from aria_sampling._validation import integer
+from aria_sampling.allocator import Allocator
+from aria_sampling.torch.lag import lag_for
+from aria_sampling.torch.sampler import AriaSampler
+
+__all__ = ["WithIndex", "dataloader"]
+
+
+def dataloader(
+    dataset: Any,
+    allocator: Allocator,
+    *,
+    batch_size: int = 1,
+    num_samples: int | None = None,
+    drop_last: bool = False,
+    overlap: bool = False,
+    num_replicas: int = 1,
+    rank: int = 0,
+    loader_class: Any = DataLoader,
+    **kwargs: Any,
+) -> Any:
+    """Return a loader over `dataset` that draws from `allocator`, with the allocator's lag set to what it needs.
+
+    The sampler is ``loader.sampler``: call ``loader.sampler.observe(indices, losses)`` for every batch.
+
+    >>> import torch, aria_sampling as aria
+    >>> from torch.utils.data import TensorDataset
+    >>> allocator = aria.Allocator(aria.Partition.from_labels([0] * 50 + [1] * 50), seed=0)
+    >>> loader = dataloader(TensorDataset(torch.arange(100)), allocator, batch_size=10, num_workers=2)
+    >>> allocator.lag
+    4
+
+    Args:
+        dataset: Map-style; its samples must carry their index (`WithIndex` adds it).
+        allocator: Its partition has one region for every index of the dataset. Its lag is raised to
+            `lag_for` of the loader; a larger one stays.
+        batch_size: Rows of one round, over all ranks.
+        num_samples: Indices an epoch yields over all ranks; default: the length of the dataset.
+        drop_last: Leave out a last batch that is smaller.
+        overlap: See `lag_for`.
+        num_replicas: See `AriaSampler`.
+        rank: See `AriaSampler`.
+        loader_class: `torch.utils.data.DataLoader`, or torchdata's StatefulDataLoader.
+        kwargs: Passed to the loader: ``num_workers``, ``collate_fn``, ...
+
+    Raises:
+        ValueError: An argument out of its range, or one that the sampler takes the place of (``shuffle``,
+            ``sampler``, ``batch_sampler``), or a partition of another size than the dataset.
+        FeedbackLagError: The allocation has begun with a smaller lag than the loader needs.
+    """
+    for name in ("sampler", "batch_sampler", "shuffle"):
+        if kwargs.get(name):
+            raise ValueError(f"{name}={kwargs[name]!r}: the allocator decides what is drawn; leave this out")
+    n_items = len(dataset)
+    if n_items != allocator.partition.n_items:
+        raise ValueError(f"dataset: expected {allocator.partition.n_items} items as in the partition, got {n_items}")
+    sampler = AriaSampler(
+        allocator,
+        batch_size=batch_size,
+        num_samples=n_items if num_samples is None else integer("num_samples", num_samples, low=1),
+        drop_last=drop_last,
+        num_replicas=num_replicas,
+        rank=rank,
+    )
+    size = sampler.batch_size // num_replicas
+    loader = loader_class(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, **kwargs)
+    needed = lag_for(loader, overlap=overlap)
+    if needed > allocator.lag:
+        if allocator.round or allocator.open_rounds:
+            raise FeedbackLagError(
+                f"the allocation has begun with lag={allocator.lag}, and this loader draws {needed} rounds ahead: make "
+                f"the Allocator with lag={needed}"
+            )
+        allocator.lag = needed
+    return loader
+
+
+class WithIndex(Dataset[Any]):
+    """A map-style dataset whose samples say which one they are.
+
+    A sample that is a dictionary gets an entry "index"; any other becomes ``(index, sample)``.
+
+    >>> WithIndex(["a", "b"])[1], WithIndex([{"x": 3}])[0]
+    ((1, 'b'), {'x': 3, 'index': 0})
+
+    Args:
+        dataset: Anything with ``__getitem__`` and ``__len__``.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the sample with its index; ValueError if it has another entry "index" already."""
+        sample = self.dataset[index]
+        if not isinstance(sample, Mapping):
+            return index, sample
+        entries = cast("Mapping[str, Any]", sample)
+        if "index" in entries:
+            raise ValueError('dataset: its samples have an entry "index" already; WithIndex would replace it')
+        return {**entries, "index": index}
