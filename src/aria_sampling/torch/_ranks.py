@@ -103,8 +103,8 @@ class Ranks:
         payload[:2] = torch.tensor(header)
         payload[2 : 2 + len(rows)] = rows
         parts = [torch.empty_like(payload) for _ in range(self.size)]
-        group: Any = self._group
-        work: Any = dist.all_gather(parts, payload, group=group, async_op=True)  # pyright: ignore
+        begin: Any = dist.all_gather  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        work: Any = begin(parts, payload, group=self._group, async_op=True)
         if not payload.is_cuda:
 
             def wait() -> list[IntArray]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from aria_sampling._errors import FeedbackLagError
+from aria_sampling.torch._ranks import Ranks
 
 __all__ = ["explained", "lag_for"]
 
@@ -25,12 +26,17 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
             training step.
 
     Raises:
-        ValueError: Not a loader.
+        ValueError: Not a loader; or accelerate's dispatching one on several ranks, where only the first would draw.
     """
     inner = getattr(loader, "base_dataloader", loader)
     workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
     if not isinstance(workers, int):
         raise ValueError(f"loader: expected a DataLoader, got {type(loader).__name__}")
+    if type(loader).__name__ == "DataLoaderDispatcher" and Ranks().size > 1:
+        raise ValueError(
+            "loader: accelerate dispatches its batches from rank 0, and the other ranks draw nothing; prepare it with "
+            "DataLoaderConfiguration(dispatch_batches=False)"
+        )
     ahead = workers * (prefetch or 0)
     return ahead + (inner is not loader) + bool(overlap)
 
