@@ -151,7 +151,9 @@ class RandomConditioning:
         self.allocator = allocator
         self.schedule = schedule
         self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1)
-        self.normalise = bool(normalise)
+        if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"normalise={normalise!r}: expected True or False")
+        self.normalise = normalise
         n_bins = min(20, self.num_train_timesteps)
         self.profile = TimestepProfile(self.num_train_timesteps, n_bins=n_bins)
         self._profile_state = self.profile.init()
