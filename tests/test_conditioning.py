@@ -122,6 +122,21 @@ def test_rows_switch_by_their_own_uniform_number(schedule, seed, batches):
         twin.step()
 
 
+@pytest.mark.parametrize("t", [1, 4, 1000])
+def test_a_schedule_is_asked_for_noise_t_over_T(t):
+    """0 for timestep 0, never 1: float64 of every row, switched or not."""
+
+    class Asked(aria.SwitchSchedule):
+        def __call__(self, noise):
+            self.noise = noise
+            return np.zeros_like(noise)
+
+    switch = make(schedule=Asked(), num_train_timesteps=t)
+    switch.draw(np.arange(t, dtype=np.int32))
+    assert switch.schedule.noise.dtype == np.float64
+    assert switch.schedule.noise.tolist() == [i / t for i in range(t)]
+
+
 def test_frequencies_are_those_of_the_schedule():
     """200 batches of 100 rows at four timesteps: independent rows, so Hoeffding for 5,000 of each timestep:
     |share - p| > 0.05 has probability < 2·exp(-2·5000·0.05²) = 3e-11, for four of them < 2e-10."""
@@ -456,6 +471,19 @@ def test_after_a_rewind_batches_are_drawn_again():
         np.array_equal(a.items, b.items) and np.array_equal(a.mask, b.mask) for a, b in zip(one, two, strict=True)
     )
     for _ in range(3):
+        switch.observe([1.0, 2.0])
+
+
+def test_a_forgotten_batch_is_not_credited_with_the_round_of_another_draw():
+    """After a rewind the allocator may draw for somebody else: losses must not go to what was forgotten."""
+    switch = make(lag=2, schedule=aria.ConstantSwitch(1.0))
+    for _ in range(3):
+        switch.draw([1, 2])
+    switch.allocator.rewind()
+    switch.draw([1, 2])
+    switch.allocator.draw(2)
+    switch.observe([1.0, 2.0])
+    with pytest.raises(RuntimeError, match="without an open batch"):
         switch.observe([1.0, 2.0])
 
 

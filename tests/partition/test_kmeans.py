@@ -91,6 +91,17 @@ def test_fewer_distinct_embeddings_than_regions():
     assert set(pool.names) < set("abcdef")
 
 
+def test_a_centre_without_items_is_dropped_wherever_it_stands(monkeypatch):
+    centers = np.array([[0.0], [100.0], [5.0], [-50.0], [1.0]], np.float32)
+    monkeypatch.setattr(aria.KMeansPartitioner, "_centers", lambda self, array: centers)
+    with pytest.warns(UserWarning, match="2 of 5 regions hold no item"):
+        pool = aria.KMeansPartitioner(n_regions=5).fit([[0.0], [5.0], [1.0], [5.0], [0.9]], names=list("abcde"))
+    assert pool.labels.tolist() == [0, 1, 2, 1, 2]
+    assert pool.names == ("a", "c", "e")
+    assert pool.centers.ravel().tolist() == [0.0, 5.0, 1.0]
+    assert pool.assign([[4.0], [1.2], [-3.0]]).tolist() == [1, 2, 0]
+
+
 def test_names_are_kept():
     embeddings, _ = blobs(3, 20)
     assert aria.KMeansPartitioner(n_regions=3).fit(embeddings, names=["x", "y", "z"]).names == ("x", "y", "z")

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import pickle
 import zipfile
 
@@ -298,6 +299,8 @@ def test_equal_partitions_give_equal_bytes(tmp_path):
     sample().save(tmp_path / "a")
     sample().save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_numpy_reads_the_arrays(path):
@@ -428,6 +431,20 @@ def test_a_wrong_byte_anywhere(path, mmap):
     assert refused > len(whole)  # of twice as many
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    ("was", "now"), [(b"(3, 2), ", b"(3, 1), "), (b"(3, 2), ", b"(3, 3), "), (b"'<u2'", b"'>u2'"), (b"'<f4'", b"'<f2'")]
+)
+def test_an_array_that_says_something_else_of_itself(path, was, now, mmap):
+    """Its header is not under a checksum when it is mapped, and another shape or byte order reads other numbers."""
+    sample().save(path)
+    whole = path.read_bytes()
+    assert whole.count(was) == 1
+    path.write_bytes(whole.replace(was, now))
+    with pytest.raises(aria.PartitionFileError):
+        aria.Partition.load(path, mmap=mmap)
+
+
 def rewritten(path, **changes):
     """The file with other arrays or another header, whose checksums are right: somebody else's, or an old bug's."""
     sample().save(path)
@@ -491,10 +508,15 @@ def test_rewriting_nothing_fits(path, mmap):
 
 
 def test_objects_are_not_unpickled(path):
-    """A file from somebody else may not run code."""
+    """A file from somebody else may not run code: here it would make a folder."""
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(path.parent / "trapped"),)
+
     sample().save(path)
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.array([print] * 11, object), allow_pickle=True)
+    np.lib.format.write_array(buffer, np.array([Trap()] * 11, object), allow_pickle=True)
     with zipfile.ZipFile(path) as archive:
         parts = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -503,6 +525,7 @@ def test_objects_are_not_unpickled(path):
     for mmap in (False, True):
         with pytest.raises(aria.PartitionFileError):
             aria.Partition.load(path, mmap=mmap)
+    assert not (path.parent / "trapped").exists()
 
 
 def test_a_partition_file_error_is_a_value_error():
