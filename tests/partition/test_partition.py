@@ -229,6 +229,18 @@ def test_assign_takes_the_nearest_centre(centers, embeddings):
     assert found.tolist() == distance2.argmin(axis=1).tolist()
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, -1e6])
+def test_assign_far_from_the_origin(offset):
+    """Years, pixels, a common direction: 2x·c - |c|² in float32 would drown the differences in rounding."""
+    rng = np.random.default_rng(0)
+    centers = (rng.normal(size=(50, 8)) + offset).astype(np.float32)
+    embeddings = (rng.normal(size=(500, 8)) + offset).astype(np.float32)
+    distance2 = ((embeddings[:, None].astype(np.float64) - centers[None].astype(np.float64)) ** 2).sum(axis=2)
+    found = aria.Partition.from_labels(np.arange(50), centers=centers).assign(embeddings)
+    own = distance2[np.arange(500), found]
+    assert (own <= distance2.min(axis=1) + 1e-4).all()
+
+
 def test_assign_in_chunks_is_assign(monkeypatch):
     rng = np.random.default_rng(0)
     pool = aria.Partition.from_labels(np.arange(9), centers=rng.integers(-5, 6, (9, 4)))
