@@ -387,6 +387,36 @@ def test_losses_of_a_batch(case, step):
     still_switching(switch, switching())
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda noise: noise + 0.5, ("in [0, 1]", "to 1.49")),
+        (lambda noise: noise - 0.5, ("in [0, 1]", "-0.5 to")),
+        (lambda noise: noise * NAN, ("in [0, 1]", "nan")),
+        (lambda noise: noise[1:], ("2 numbers", "got 1")),
+        (lambda noise: 0.5, ("one-dimensional", "float 0.5")),
+        (lambda noise: noise[:, None], ("one-dimensional", "(2, 1)")),
+        (lambda noise: noise > 0.5, ("real numbers", "bool")),
+        (lambda noise: None, ("one-dimensional", "NoneType")),
+    ],
+)
+def test_a_schedule_of_ones_own_that_answers_wrongly(answer, words):
+    class Own(aria.SwitchSchedule):
+        wrong = False
+
+        def __call__(self, noise):
+            return answer(noise) if self.wrong else np.full_like(noise, 0.6)
+
+        def __repr__(self):
+            return "Own()"
+
+    switch, twin = switching(schedule=Own()), switching(schedule=Own())
+    switch.schedule.wrong = True
+    complains(lambda: switch.draw([0, 999]), "schedule", *words)
+    switch.schedule.wrong = False
+    still_switching(switch, twin)
+
+
 def test_settings_of_random_conditioning():
     allocator = seasoned()
     for name, bad, *words in (
