@@ -321,18 +321,6 @@ def test_equal_regions_have_a_ratio_of_one():
     np.testing.assert_allclose(switch.allocator.estimate().mean, 1, rtol=1e-12)
 
 
-def test_the_profile_is_frozen_within_a_round():
-    """Two parts of a round are divided by the same profile, that of the rounds before."""
-    switch = make(schedule=aria.ConstantSwitch(1.0), estimator=aria.Ema(1.0))
-    switch.draw([500] * 4)
-    switch.observe([2.0] * 4)
-    s = switch.draw([500] * 4)
-    switch.observe([6.0] * 4, step=False)
-    switch.observe([2.0] * 4, step=False)
-    switch.step()
-    assert switch.allocator.estimate().mean[s.regions].tolist() == [2.0] * 4  # (6/2 + 2/2) / 2
-
-
 # ------------------------------------------------------------------------------------------- rounds
 
 
@@ -379,23 +367,6 @@ def test_observe_is_observe_without_step_and_step(seed, normalise):
         assert b.allocator.round == a.allocator.round - 1
         b.step()
         assert a.state_dict() == b.state_dict()
-
-
-def test_a_batch_in_parts():
-    """Gradient accumulation: each part reports its rows and NaN elsewhere; the credit is that of the whole.
-
-    NaN is dropped and counted, as anywhere; estimates, raw, are those of the whole batch.
-    """
-    a, b = (make(schedule=aria.ConstantSwitch(1.0), normalise=False) for _ in "ab")
-    for _ in range(4):
-        losses = np.arange(8.0) + 1
-        for each in (a, b):
-            each.draw(np.full(8, 500))
-        a.observe(losses)
-        b.observe(np.where(np.arange(8) < 4, losses, np.nan), step=False)
-        b.observe(np.where(np.arange(8) < 4, np.nan, losses))
-    assert same_estimate(a.allocator.estimate(), b.allocator.estimate())
-    assert b.allocator.metrics()["dropped_losses"] == 32
 
 
 def test_step_without_a_loss_is_a_round_without_feedback():
