@@ -61,9 +61,9 @@ def as_array(name: str, values: Any, what: str) -> AnyArray:
     try:
         return np.asarray(values)
     except Exception as error:
+        hint = f"; pass {name}.detach().double().cpu()" if hasattr(values, "detach") else ""
         raise ValueError(
-            f"{name}: expected {what}, got {type(values).__name__}, which NumPy cannot read ({error}); "
-            "detach a tensor and move it to the CPU first"
+            f"{name}: expected {what}, got {type(values).__name__}, which NumPy cannot read ({error}){hint}"
         ) from error
 
 
@@ -71,15 +71,21 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
     """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
     array = as_array(name, values, f"a one-dimensional array of {what}")
     if array.ndim != 1:
-        averaged = array.ndim == 0 and name == "losses" and array.dtype.kind in "iuf"
+        hint = _LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
         raise ValueError(
             f"{name}: expected a one-dimensional array of {what}, got "
             + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {values!r}")
-            + ("; a loss that is already averaged cannot be credited: use reduction='none'" if averaged else "")
+            + hint
         )
     if length is not None and len(array) != length:
         raise ValueError(f"{name}: expected {length} {what}, got {len(array)}")
     return array
+
+
+_LOSS_HINTS = (
+    "; a loss that is already averaged cannot be credited: use reduction='none'",
+    "; average over all but the first dimension: loss.flatten(1).mean(1), in NumPy loss.reshape(len(loss), -1).mean(1)",
+)
 
 
 def int_vector(name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None) -> IntArray:
@@ -94,8 +100,8 @@ def int_vector(name: str, values: Any, *, length: int | None = None, low: int = 
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     least, most = int(array.min()), int(array.max())
-    if least < low or (high is not None and most >= high):
-        wanted = f">= {low}" if high is None else f"in [{low}, {high})"
+    if least < low or most >= (2**63 if high is None else high):
+        wanted = f"in [{low}, {high})" if high is not None else f">= {low}" if least < low else "below 2**63"
         raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}")
     return array.astype(np.int64, copy=False)
 

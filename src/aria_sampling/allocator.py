@@ -425,16 +425,19 @@ def _instance(name: str, value: Any, kind: type) -> Any:
     """Return `value`; ValueError unless it is an instance of `kind`."""
     if not isinstance(value, kind):
         hint = ": pass an instance, not the class" if isinstance(value, type) else ""
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}{hint}")
+        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {value!r}{hint}")
     return value
 
 
 def _lag_message(closed: int, open_rounds: int, lag: int) -> str:
-    """Return what to say when a draw runs ahead of its feedback."""
-    return (
-        f"draw of round {closed + open_rounds}: needs the feedback of round {closed + open_rounds - 1 - lag} "
-        f"(lag={lag}), but rounds {closed} to {closed + open_rounds - 1} are still open. If a loader draws ahead "
-        f"(workers, prefetch), make the Allocator with lag={open_rounds} or more (num_workers * prefetch_factor; "
-        "one more under accelerate); if not, each draw() must be followed by observe() and step(), or by step() "
-        "alone where there is no feedback"
+    """Return what to say when a draw runs ahead of its feedback: the likelier cause first."""
+    newest = closed + open_rounds - 1
+    still = f"round {closed} is" if open_rounds == 1 else f"rounds {closed} to {newest} are"
+    forgotten = "Each draw() must be followed by observe() and step(), or by step() alone where there is no feedback."
+    ahead = (
+        f"If a loader draws ahead (workers, prefetch), make the Allocator with lag={open_rounds} or more "
+        "(num_workers * prefetch_factor; one more under accelerate)."
     )
+    first, second = (ahead, forgotten) if lag else (forgotten, ahead)  # who set a lag knows of a loader ahead
+    needs = f"draw of round {newest + 1}: needs the feedback of round {newest - lag} (lag={lag})"
+    return f"{needs}, but {still} still open. {first} {second}"

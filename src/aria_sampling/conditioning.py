@@ -151,7 +151,9 @@ class RandomConditioning:
         self.allocator = allocator
         self.schedule = schedule
         self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1)
-        self.normalise = bool(normalise)
+        if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"normalise={normalise!r}: expected True or False")
+        self.normalise = normalise
         n_bins = min(20, self.num_train_timesteps)
         self.profile = TimestepProfile(self.num_train_timesteps, n_bins=n_bins)
         self._profile_state = self.profile.init()
@@ -166,7 +168,8 @@ class RandomConditioning:
                 pool. Rows that keep it train its region anyway, and count as effort it already gets.
 
         Raises:
-            ValueError: Another shape, dtype or length, or a value out of range. Nothing is changed.
+            ValueError: Another shape, dtype or length, or a value out of range, also of what a schedule of your
+                own returns. Nothing is changed.
             FeedbackLagError: Earlier rounds are still open; see `Allocator.draw`.
         """
         steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)
@@ -175,7 +178,9 @@ class RandomConditioning:
             pool = self.allocator.partition
             own = int_vector("paired", paired, length=len(steps), low=-1, high=pool.n_items)
         round_ = self.allocator.round + len(self.allocator.open_rounds)
-        chance = self.schedule(steps / self.num_train_timesteps)
+        chance = float_vector("schedule", self.schedule(steps / self.num_train_timesteps), length=len(steps))
+        if not ((chance >= 0) & (chance <= 1)).all():  # False for NaN, which would switch nothing and say nothing
+            raise ValueError(f"schedule: expected probabilities in [0, 1], got {chance.min()} to {chance.max()}")
         mask = uniforms(random_words(self.allocator.seed, _SWITCH_STREAM, round_, len(steps))) < chance
         present = None
         if own is not None:

@@ -162,7 +162,9 @@ def test_the_error_names_the_number_and_changes_nothing(seed, lag):
         message = str(caught.value)
         assert f"draw of round {3 + lag + 1}:" in message
         assert "needs the feedback of round 3 " in message
-        assert f"rounds 3 to {3 + lag}" in message
+        assert ("round 3 is still open" if lag == 0 else f"rounds 3 to {3 + lag} are still open") in message
+        forgotten, ahead = message.index("observe() and step()"), message.index("a loader draws ahead")
+        assert (forgotten < ahead) == (lag == 0)  # the likelier cause first
     assert isinstance(caught.value, RuntimeError)
     assert allocator.state_dict() == before
     assert np.array_equal(allocator.probabilities, probabilities)

@@ -35,11 +35,19 @@ def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArr
 
 
 def nearest(embeddings: AnyArray, centers: AnyArray) -> IntArray:
-    """Return the index of the nearest centre (Euclidean; the lowest of equals) for each row, int64 [n]."""
+    """Return the index of the nearest centre (Euclidean; the lowest of equals) for each row, int64 [n].
+
+    Everything is measured from the centre in the middle: |x - c|² = |x|² - 2x·c + |c|² cancels badly in float32
+    where centres lie close together and far from the origin (years, pixels, a common direction). A centre, not
+    the mean, since differences of neighbours are exact and so ties stay ties.
+    """
+    from_mean = centers - centers.mean(axis=0, dtype=np.float64)
+    origin = centers[np.einsum("kd,kd->k", from_mean, from_mean).argmin()]
+    centers = centers - origin
     half_norms = np.einsum("kd,kd->k", centers, centers, dtype=np.float64) / 2
     labels = np.empty(len(embeddings), np.int64)
-    rows = max(1, _CHUNK_BYTES // (8 * len(centers)))
+    rows = max(1, _CHUNK_BYTES // (8 * max(len(centers), centers.shape[1])))
     for begin in range(0, len(embeddings), rows):
-        scores = embeddings[begin : begin + rows] @ centers.T - half_norms
+        scores = (embeddings[begin : begin + rows] - origin) @ centers.T - half_norms
         labels[begin : begin + rows] = scores.argmax(axis=1)
     return labels

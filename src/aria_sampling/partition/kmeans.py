@@ -16,7 +16,7 @@ import numpy as np
 from aria_sampling._typing import AnyArray
 from aria_sampling._validation import integer
 from aria_sampling.partition._assign import as_embeddings, nearest
-from aria_sampling.partition.partition import Partition
+from aria_sampling.partition.partition import Partition, checked_names
 
 __all__ = ["KMeansPartitioner"]
 
@@ -55,12 +55,14 @@ class KMeansPartitioner:
         a warning, so the partition may have fewer than `n_regions` regions.
 
         Raises:
-            ValueError: Another shape, a non-finite value, or fewer items than regions.
+            ValueError: Another shape, a non-finite value, fewer items than regions, or `names` of another length.
             ImportError: scikit-learn is not installed.
         """
         array = as_embeddings("embeddings", embeddings)
         if len(array) < self.n_regions:
             raise ValueError(f"embeddings: expected at least n_regions={self.n_regions} rows, got {len(array)}")
+        if names is not None:
+            names = checked_names(names, self.n_regions)  # before minutes of fitting
         centers = self._centers(array)
         labels = nearest(array, centers)
         filled, labels = np.unique(labels, return_inverse=True)
@@ -71,7 +73,7 @@ class KMeansPartitioner:
                 stacklevel=2,
             )
             if names is not None:
-                names = [str(names[int(region)]) for region in filled]
+                names = [names[int(region)] for region in filled]
         return Partition.from_labels(labels, names=names, centers=centers[filled])
 
     def _centers(self, array: AnyArray) -> AnyArray:

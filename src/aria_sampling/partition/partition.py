@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,11 @@ from typing import Any, final
 import numpy as np
 
 from aria_sampling._typing import AnyArray, IntArray
-from aria_sampling._validation import int_vector, integer
+from aria_sampling._validation import as_array, int_vector, integer
 from aria_sampling.partition import _file
 from aria_sampling.partition._assign import as_embeddings, nearest
 
-__all__ = ["Partition"]
+__all__ = ["Partition", "checked_names"]
 
 
 @final
@@ -71,7 +71,7 @@ class Partition:
                 empty region could be allocated draws that nothing can serve); `names` or `centers`
                 of another length; `centers` not finite.
         """
-        array = int_vector("labels", labels)
+        array = int_vector("labels", _integers(labels))
         if array.size == 0:
             raise ValueError("labels: expected at least one item, got none")
         n_regions = int(array.max()) + 1
@@ -89,10 +89,7 @@ class Partition:
             )
         if names is None:
             names = [str(region) for region in range(n_regions)]
-        if isinstance(names, str) or not hasattr(names, "__len__"):
-            raise ValueError(f"names: expected a sequence of {n_regions} names, got {names!r}")
-        if len(names) != n_regions:
-            raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
+        names = checked_names(names, n_regions)
         if centers is not None:
             centers = _frozen(as_embeddings("centers", centers).copy())
             if len(centers) != n_regions:
@@ -105,7 +102,7 @@ class Partition:
             labels=_frozen(compact),
             order=_frozen(order),
             offsets=_frozen(offsets),
-            names=tuple(map(str, names)),
+            names=names,
             centers=centers,
             fingerprint=_digest(compact, n_regions),
         )
@@ -163,8 +160,8 @@ class Partition:
 
         Args:
             path: The file.
-            mmap: Map the arrays instead of reading them: instant, and shared between processes. The
-                checksums are then not verified; the structure still is.
+            mmap: Map the arrays instead of reading them: instant, and shared between processes. Checksums
+                are then not verified, but for the offsets'; the structure still is.
 
         Raises:
             PartitionFileError: The file is truncated, damaged, or no partition file.
@@ -192,6 +189,31 @@ class Partition:
     def __repr__(self) -> str:
         """Short form: sizes and fingerprint."""
         return f"Partition(n_items={self.n_items}, n_regions={self.n_regions}, fingerprint={self.fingerprint[:12]!r})"
+
+
+def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
+    """Return `names` as a tuple of text; ValueError unless a sequence (so in an order) of one name a region."""
+    if isinstance(names, str | bytes | Set | Mapping) or not hasattr(names, "__len__"):
+        raise ValueError(f"names: expected a sequence of {n_regions} names, got {names!r}")
+    if len(names) != n_regions:
+        raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
+    return tuple(map(str, names))
+
+
+def _integers(labels: Any) -> Any:
+    """Return `labels`; ValueError that says what to do if they are a vector of something else than integers."""
+    array = as_array("labels", labels, "integers [n_items]")
+    kind = array.dtype.kind
+    if array.ndim != 1 or array.size == 0 or kind in "iu":
+        return labels
+    first = array[:1].tolist()[0]
+    hint = _DENSE_HINT
+    if kind == "f":
+        whole = bool((np.isfinite(array) & (array == np.rint(array))).all())
+        hint = "they are whole: pass labels.astype(np.int64)" if whole else "np.digitize cuts a quantity into ranges"
+    raise ValueError(
+        f"labels: expected integers, got dtype {array.dtype} (the first is {type(first).__name__} {first!r}); {hint}"
+    )
 
 
 _DENSE_HINT = "np.unique(labels, return_inverse=True)[1] numbers any labels densely"
