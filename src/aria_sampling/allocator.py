@@ -30,14 +30,7 @@ from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
-from aria_sampling.drawing import (
-    Draw,
-    forced_regions,
-    permuted_positions,
-    random_words,
-    systematic_counts,
-    uniforms,
-)
+from aria_sampling.drawing import Draw, draw_rows, forced_regions
 from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
 from aria_sampling.partition import Partition
 from aria_sampling.progress import SCHEMA, Progress, check_schema
@@ -187,41 +180,21 @@ class Allocator:
         round_ = self.round + len(self._open_rounds)
         cursors = self._ahead
         cursors.announce(n, present)
-        if n:
-            opened = _OpenRound(*self._draw_rows(n, round_, present))
-        else:
-            none, no = np.empty(0, np.int64), np.empty(0)
-            opened = _OpenRound(Draw(none, none, no, no, round_), present, none, none)
-        cursors.advance(opened.visited, opened.counts)
-        self._open_rounds.append(opened)
-        return opened.draw
-
-    def _draw_rows(
-        self, n: int, round_: int, present: IntArray | None
-    ) -> tuple[Draw, IntArray | None, IntArray, IntArray]:
-        """Return the draw of n rows, `present`, and the visited regions with their counts."""
-        words = random_words(self.seed, _DRAW_STREAM, round_, n + 1)
-        p = self._probabilities(round_)
-        forced = self._forced_regions(n)
-        counts = systematic_counts(p, n - len(forced), float(uniforms(words[:1])[0]))
-        if len(forced):
-            counts[forced] += 1
-            p = p * ((n - len(forced)) / n)
-            p[forced] += 1 / n
-        visited = np.flatnonzero(counts)
-        times = counts[visited]
-        place = np.repeat(np.arange(len(visited)), times)
-        nth = np.arange(n) - np.repeat(np.cumsum(times) - times, times)  # 0, 1, ... inside each region
-        shuffle = np.argsort(words[1:], kind="stable")  # so that any contiguous block is a fair part of the draw
-        place, nth = place[shuffle], nth[shuffle]
-        regions = visited[place]
-        sizes = self.partition.sizes[regions]
-        position = permuted_positions(self.seed, regions, self._ahead.visits[regions] + nth, sizes)
-        items = self.partition.order[self.partition.offsets[regions] + position].astype(np.int64)
-        probabilities = p[regions]
-        weights = (self.target[regions] / probabilities) ** self.correction
-        draw = Draw(items, regions, probabilities, weights, round_, len(forced))
-        return draw, present, visited, times
+        draw = draw_rows(
+            self.partition,
+            self._probabilities(round_),
+            n,
+            forced=self._forced_regions(n),
+            visits=cursors.visits,
+            seed=self.seed,
+            round_=round_,
+            target=self.target,
+            correction=self.correction,
+        )
+        visited, counts = np.unique(draw.regions, return_counts=True)
+        cursors.advance(visited, counts)
+        self._open_rounds.append(_OpenRound(draw, present, visited, counts))
+        return draw
 
     def _forced_regions(self, n: int) -> IntArray:
         """Return the regions that the coming draw of n must visit."""
@@ -417,7 +390,6 @@ class Allocator:
         return {**settings, "target": target}
 
 
-_DRAW_STREAM = 0
 _SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "seed", "lag")
 
 

@@ -25,10 +25,21 @@ from numpy.typing import NDArray
 
 from aria_sampling._errors import StateError
 from aria_sampling._typing import FloatArray, IntArray, State
+from aria_sampling.partition import Partition
 
-__all__ = ["Cursors", "Draw", "forced_regions", "permuted_positions", "random_words", "systematic_counts", "uniforms"]
+__all__ = [
+    "Cursors",
+    "Draw",
+    "draw_rows",
+    "forced_regions",
+    "permuted_positions",
+    "random_words",
+    "systematic_counts",
+    "uniforms",
+]
 
 _Words = NDArray[np.uint64]
+_DRAW_STREAM = 0  # of `random_words`; random conditioning has another
 _FEISTEL_ROUNDS = 6  # with four, the successor of an item is visibly not uniform in regions of about 100
 _EMA_RATE = 0.02  # of the draw size, and of the effort that comes anyway
 
@@ -57,6 +68,51 @@ def systematic_counts(p: FloatArray, n: int, u: float) -> IntArray:
     whole = np.floor(ends)
     whole += ends - whole + u >= 1  # floor(ends + u), but ends + u itself may round up to the next whole number
     return np.diff(whole.astype(np.int64), prepend=0)
+
+
+def draw_rows(
+    partition: Partition,
+    p: FloatArray,
+    n: int,
+    *,
+    forced: IntArray,
+    visits: IntArray,
+    seed: int,
+    round_: int,
+    target: FloatArray,
+    correction: float,
+) -> Draw:
+    """Return the draw of n rows, in an order in which any contiguous block is a fair part of it.
+
+    Args:
+        partition: The pool.
+        p: Probabilities of regions before forced visits, [n_regions].
+        n: Number of rows.
+        forced: Regions that one row each is given to, distinct, at most n // 2.
+        visits: Draws from each region so far, [n_regions].
+        seed: Key of all randomness.
+        round_: Number of the round.
+        target: q of the weights ``(q / p)**correction``, p with forced visits.
+        correction: Exponent of the weights.
+    """
+    words = random_words(seed, _DRAW_STREAM, round_, n + 1)
+    counts = systematic_counts(p, n - len(forced), float(uniforms(words[:1])[0]))
+    if len(forced):
+        counts[forced] += 1
+        p = p * ((n - len(forced)) / n)
+        p[forced] += 1 / n
+    visited = np.flatnonzero(counts)
+    times = counts[visited]
+    place = np.repeat(np.arange(len(visited)), times)
+    nth = np.arange(n) - np.repeat(np.cumsum(times) - times, times)  # 0, 1, ... inside each region
+    shuffle = np.argsort(words[1:], kind="stable")
+    place, nth = place[shuffle], nth[shuffle]
+    regions = visited[place]
+    position = permuted_positions(seed, regions, visits[regions] + nth, partition.sizes[regions])
+    items = partition.order[partition.offsets[regions] + position].astype(np.int64)
+    probabilities = p[regions]
+    weights = (target[regions] / probabilities) ** correction
+    return Draw(items, regions, probabilities, weights, round_, len(forced))
 
 
 def forced_regions(gaps: IntArray, q: FloatArray, *, max_gap: int, most: int) -> IntArray:

@@ -215,18 +215,18 @@ class AriaSampler(Sampler[int]):
                 when they are read.
             RuntimeError: No batch is open.
         """
-        draw = self._inbox.reporting("observe")
-        parts = self._parts if self._parts_round == draw.round else []
-        room = self._room(draw)
         if on_device(indices, losses):
             rows: Any = pack(indices, losses)
         else:
             items = int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
             values = float_vector("losses", to_array(losses), length=len(items))
-            before: list[IntArray] = [part[:, 0] for part in parts if isinstance(part, np.ndarray)]
-            match_rows(np.concatenate([*before, items]) if before else items, draw)
             rows = np.stack([items, np.ascontiguousarray(values).view(np.int64)], axis=1)
-        reported = sum(map(len, parts)) + len(rows)
+        draw = self._inbox.reporting("observe")
+        parts = self._parts if self._parts_round == draw.round else []
+        on_host: list[IntArray] = [part[:, 0] for part in [*parts, rows] if not isinstance(part, Tensor)]
+        if on_host:
+            match_rows(np.concatenate(on_host), draw)  # those on an accelerator when they are read
+        reported, room = sum(map(len, parts)) + len(rows), self._room(draw)
         if reported > room:
             raise ValueError(
                 f"indices: {reported} rows reported in a batch of {room} on this rank; in a distributed run batch_size "
