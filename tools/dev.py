@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Set up this repository on a fresh machine and run its commands. Needs Python 3.11+ and nothing else.
 
-    python tools/dev.py demo     distil the emoji teacher under random conditioning and under ARIA, and compare
-    python tools/dev.py test     run the tests
-    python tools/dev.py lint     ruff, pyright and the layer contracts
-    python tools/dev.py docs     build the documentation, warnings as errors
-    python tools/dev.py wheel    build the wheel, install it alone in a clean environment and use it there
-    python tools/dev.py setup    install everything and stop
+    python tools/dev.py demo          distil the emoji teacher under random conditioning and under ARIA, and compare
+    python tools/dev.py test          run the tests; `test -m ""` runs the slow ones, too
+    python tools/dev.py integrations  run every training script of integrations/ with --smoke
+    python tools/dev.py lint          ruff, pyright and the layer contracts
+    python tools/dev.py docs          build the documentation, warnings as errors
+    python tools/dev.py wheel         build the wheel, install it alone in a clean environment and use it there
+    python tools/dev.py setup         install everything and stop
 
 What comes after the command is passed on: `demo --steps 300`, `test -k partition`.
 
@@ -32,14 +33,16 @@ STAMP = VENV / "aria-installed.json"
 OLDEST = (3, 11)
 
 # What each command needs: ("extra", name) of the package or ("group", name) of pyproject.toml.
-DEMO, TEST, LINT, DOCS, BUILD = ("extra", "demo"), *(("group", name) for name in ("test", "lint", "docs", "build"))
+DEMO = ("extra", "demo")
+TEST, HOSTS, LINT, DOCS, BUILD = (("group", name) for name in ("test", "hosts", "lint", "docs", "build"))
 NEEDS = {
     "demo": [DEMO],
     "test": [DEMO, TEST],
+    "integrations": [DEMO, HOSTS],
     "lint": [DEMO, LINT],
     "docs": [DEMO, DOCS],
     "wheel": [BUILD],
-    "setup": [DEMO, TEST, LINT, DOCS, BUILD],
+    "setup": [DEMO, TEST, HOSTS, LINT, DOCS, BUILD],
 }
 
 # The study that `demo` runs: random conditioning against ARIA, one student, one seed.
@@ -181,6 +184,21 @@ def test(extra):
     return run([str(venv_python()), "-m", "pytest", *extra], OMP_NUM_THREADS="1")
 
 
+def integrations(extra):
+    """Run the scripts of integrations/ one after another; arguments name some of them."""
+    scripts = sorted((ROOT / "integrations").glob("*/train.py"))
+    if unknown := set(extra) - {script.parent.name for script in scripts}:
+        return fail("no such integration: {}".format(", ".join(sorted(unknown))))
+    codes = []
+    for script in scripts:
+        if not extra or script.parent.name in extra:
+            out = ROOT / "runs" / "integrations" / script.parent.name
+            shutil.rmtree(str(out), ignore_errors=True)
+            arguments = ["--smoke", "--output_dir", str(out)]
+            codes.append(run([str(venv_python()), str(script), *arguments], OMP_NUM_THREADS="1"))
+    return max(codes, default=0)
+
+
 def lint(extra):
     if extra:
         return fail("lint takes no arguments, got {}".format(" ".join(extra)))
@@ -218,7 +236,15 @@ def setup(extra):
     return 0
 
 
-COMMANDS = {"demo": demo, "test": test, "lint": lint, "docs": docs, "wheel": wheel, "setup": setup}
+COMMANDS = {
+    "demo": demo,
+    "test": test,
+    "integrations": integrations,
+    "lint": lint,
+    "docs": docs,
+    "wheel": wheel,
+    "setup": setup,
+}
 
 
 # ---------------------------------------------------------------- running things
