@@ -105,6 +105,25 @@ def test_feedback_sums_up_what_it_says(seed, parts):
     np.testing.assert_allclose(triple, expected, rtol=1e-10)
 
 
+@given(seed=SEEDS, ranks=st.integers(1, 7))
+def test_moments_of_ranks_merge_to_those_of_all_rows(seed, ranks):
+    """T6.1, E: whoever had which rows, idle ranks among them; in one go, or two by two in any order."""
+    rng, regions, losses = random_rows(seed, 3, dyadic=True)
+    owner = rng.integers(0, ranks, len(regions))
+    parts = np.zeros((3, ranks, 3))
+    for rank in range(ranks):
+        f = aria.Feedback.from_rows(regions[owner == rank], losses[owner == rank], n_regions=3)
+        parts[:, rank, f.regions] = f.count, f.mean, f.m2
+    whole = aria.Feedback.from_rows(regions, losses, n_regions=3)
+    merged = bounds.merged_moments(*parts)
+    chained = parts[:, 0]
+    for rank in rng.permutation(np.arange(1, ranks)):
+        chained = np.array(bounds.merged_moments(*np.stack([np.nan_to_num(chained), parts[:, rank]], axis=1)))
+    for moments in (merged, chained):
+        for got, wanted in zip(moments, (whole.count, whole.mean, whole.m2), strict=True):
+            np.testing.assert_allclose(got[whole.regions], wanted, rtol=1e-11, atol=1e-11)
+
+
 def test_averages_of_per_rank_averages_are_wrong():
     """T6.1, E: counts 1 and 7, means 1 and 3, rate 0.1, from 0: merged 1.566, averaged over ranks 0.833."""
     ema = aria.Ema(rate=0.1)
