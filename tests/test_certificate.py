@@ -85,15 +85,31 @@ def test_bad_input(policy, per, name, value):
         play(allocator, 1, n=3)
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, 1.1, np.nan, np.inf, "0.1", True, None])
-def test_bad_rate(rate):
-    with pytest.raises(ValueError, match="rate"):
-        aria.Ema(rate=rate)
-
-
 @pytest.mark.parametrize("per", ["sample", "visit"])
 def test_rate_one_remembers_the_last_visit(per):
     allocator = played(aria.Ema(rate=1.0, per=per), aria.Proportional())
     certificate = allocator.certificate(drift=0.5, sigma=1.0)
     assert np.isfinite(certificate.radius).all()
     np.testing.assert_allclose(certificate.bias, 0.5 * allocator.estimate().age)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("policy", [aria.PoolPolicy(), aria.Proportional()], ids=repr)
+@pytest.mark.parametrize("per", ["sample", "visit"])
+@pytest.mark.parametrize("n_regions", [1, 3])
+@pytest.mark.parametrize("losses", [[0.0], [2.0], [2.0, np.inf], [np.inf]])
+def test_degenerate_losses(policy, per, n_regions, losses):
+    """Radii depend on counts and ages alone: losses may be equal or 0, and an infinite one is none."""
+    pool = aria.Partition.from_labels(np.arange(n_regions))
+    allocator = aria.Allocator(pool, estimator=aria.Ema(0.1, per=per), policy=policy)
+    for _ in range(6):
+        allocator.draw(n_regions)
+        for loss in losses:
+            allocator.observe(np.arange(n_regions), np.full(n_regions, loss))
+        allocator.step()
+    certificate = allocator.certificate(drift=0.1, sigma=1.0)
+    known = np.isfinite(losses).any()
+    assert np.isfinite(certificate.radius).all() == known
+    if known:
+        assert (certificate.radius == certificate.radius[0]).all()
+        assert (np.abs(allocator.estimate().mean - losses[0]) <= certificate.radius).all()
