@@ -188,7 +188,9 @@ class RandomConditioning:
         n = int(mask.sum())
         draw = self.allocator.draw(n, present=present) if n else self.allocator.skip(present=present)
         self._open = {key: value for key, value in self._open.items() if self.allocator.round <= key < round_}
-        self._open[round_] = _OpenSwitch(mask, steps[mask], draw)
+        full = self.allocator.target[draw.regions] / draw.probabilities  # for the profile, whatever the correction
+        own_draw = Draw(draw.items, draw.regions, draw.probabilities, full, round_, draw.forced)
+        self._open[round_] = _OpenSwitch(mask, steps[mask], own_draw)
         # copies: what the trainer does to its arrays must not move the credit
         return Switch(mask.copy(), draw.items.copy(), draw.regions.copy(), draw.weights.copy(), round_)
 

@@ -61,6 +61,20 @@ def test_edges_give_shares(policy, edge):
     assert (p >= 0.1 / len(mean) * (1 - 1e-12)).all()
 
 
+@pytest.mark.parametrize("policy", [*POLICIES, aria.PoolPolicy(), aria.UniformPolicy()], ids=repr)
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_one_loss_infinite(policy, bad):
+    """It is dropped before any policy sees it: the same shares, bit for bit, as without it."""
+    one, other = (aria.Allocator(aria.Partition.from_labels([0, 0, 1, 2]), policy=policy) for _ in range(2))
+    for _ in range(6):
+        for allocator, extra in ((one, [bad]), (other, [])):
+            allocator.draw(4)
+            allocator.observe([0, 1, 2, *[1 for _ in extra]], [1.0, 2.0, 4.0, *extra])
+            allocator.step()
+        assert np.array_equal(one.probabilities, other.probabilities)
+    assert one.metrics()["dropped_losses"] == 6
+
+
 @pytest.mark.parametrize("edge", ["one region", "all equal", "all zero"])
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_nothing_to_choose_gives_the_target(policy, edge):

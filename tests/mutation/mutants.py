@@ -1,4 +1,4 @@
-"""The deliberate bugs of `mutate.py`: each an exact replacement in one file, and the tests that should notice."""
+"""The deliberate bugs of `mutate.py`: each an exact replacement in one file, and property tests that should notice."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,10 @@ LAW1, LAW2, LAW3, LAW5, LAW6, LAW7 = (
     f"tests/properties/test_law{name}.py"
     for name in ("1_draw", "2_objective", "3_lag", "5_resume", "6_poison", "7_side_effects")
 )
-TRACKER, RADIUS, GAIN, ALLOCATION, DRAWING = (
-    f"tests/properties/test_theory_{name}.py" for name in ("tracker", "radius", "gain", "allocation", "drawing")
+TRACKER, RADIUS, GAIN, ALLOCATION, DRAWING, CERTIFICATE, ESTIMATE = (
+    f"tests/properties/test_theory_{name}.py"
+    for name in ("tracker", "radius", "gain", "allocation", "drawing", "certificate", "estimate")
 )
-REFERENCE, CERTIFICATE = "tests/test_reference.py", "tests/test_certificate.py"
-POLICIES = "tests/allocation/test_policies.py"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ MUTANTS = [
     Mutant(
         "visits-are-losses", "the index of the visit counts losses", EMA,
         'state["visits"][k] += 1', 'state["visits"][k] += feedback.count',
-        (RADIUS, CERTIFICATE),
+        (CERTIFICATE,),
     ),
     # -- feedback
     Mutant(
@@ -102,12 +101,12 @@ MUTANTS = [
         "cold-mean-unweighted", "a region never visited borrows the plain mean of the others", BASE,
         "common = float((count * np.where(seen, mean, 0.0)).sum() / weight)",
         "common = float(np.where(seen, mean, 0.0).sum() / seen.sum())",
-        (LAW2, REFERENCE),
+        (ESTIMATE,),
     ),
     Mutant(
         "spread-counts-n", "n losses have n degrees of freedom", "estimation/variation.py",
         "freedom = feedback.count - 1", "freedom = feedback.count",
-        (REFERENCE,),
+        (ESTIMATE,),
     ),
     # -- EmaBank
     Mutant(
@@ -130,7 +129,7 @@ MUTANTS = [
         "evidence-in-hindsight", "members are judged after they have seen the loss", BANK,
         "members = total[known] / weight[known]",
         "members = (total[known] / weight[known] + feedback.mean[known, None]) / 2",
-        (GAIN, REFERENCE),
+        (GAIN,),
     ),
     Mutant(
         "trust-the-worst", "weights grow with the evidence against a member", BANK,
@@ -141,7 +140,7 @@ MUTANTS = [
     Mutant(
         "bank-per-visit", "half-lives count visits, not losses", BANK,
         "gain = -np.expm1(new * decay)", "gain = -np.expm1(np.sign(new) * decay)",
-        (GAIN, REFERENCE),
+        (ESTIMATE,),
     ),
     # -- timesteps
     Mutant(
@@ -153,6 +152,11 @@ MUTANTS = [
     Mutant(
         "mean-over-ranges", "the control variate centres over ranges, not timesteps", "estimation/timestep.py",
         "(sizes * self.expected(state, starts[:-1])).sum()", "self.expected(state, starts[:-1]).mean()",
+        (GAIN,),
+    ),
+    Mutant(
+        "profile-by-correction", "the profile follows the corrected weights, not q/p", "conditioning.py",
+        "self.allocator.target[draw.regions] / draw.probabilities", "draw.weights",
         (GAIN,),
     ),
     # -- shares
@@ -191,13 +195,13 @@ MUTANTS = [
         "temperature-times", "Softmax multiplies by its temperature", "allocation/softmax.py",
         "(estimate.mean - estimate.mean.max()) / self.temperature",
         "(estimate.mean - estimate.mean.max()) * self.temperature",
-        (POLICIES,),
+        (ALLOCATION,),
     ),
     Mutant(
         "minimax-forgets", "Minimax keeps the last step only", "allocation/minimax.py",
         'state["log_phi"] += self.step_size * (excess / scale)',
         'state["log_phi"][:] = self.step_size * (excess / scale)',
-        (ALLOCATION, POLICIES),
+        (ALLOCATION,),
     ),
     Mutant(
         "halving-of-nothing", "Reducible compares with the newest value kept, not the one half as old",
@@ -209,7 +213,7 @@ MUTANTS = [
     Mutant(
         "mixture-unnormalised", "weights of a mixture are not normalised", "allocation/mixture.py",
         "weights = weights / weights.sum()", "weights = weights * 1.0",
-        (POLICIES,),
+        (ALLOCATION,),
     ),
     # -- drawing
     Mutant(
@@ -240,7 +244,7 @@ MUTANTS = [
     Mutant(
         "gap-one-short", "gaps leave out the coming draw", DRAW,
         "return self.draws - self.last", "return self.draws - self.last - 1",
-        (LAW1, REFERENCE),
+        (LAW1,),
     ),
     Mutant(
         "seed-ignored", "all seeds draw the same", DRAW,
@@ -293,6 +297,12 @@ MUTANTS = [
         "no-union-over-rounds", "radii hold at one time only", "estimation/certificate.py",
         "anytime = 6 * alpha / (np.pi * max(rounds, 1.0)) ** 2", "anytime = alpha",
         (CERTIFICATE,),
+    ),
+    Mutant(
+        "uncertain-at-half", "estimates are told apart at half a standard error", ALLOCATOR,
+        "(np.abs(estimate.mean - discrepancy) > estimate.stderr)",
+        "(np.abs(estimate.mean - discrepancy) > estimate.stderr / 2)",
+        (ESTIMATE,),
     ),
     # -- progress
     Mutant(

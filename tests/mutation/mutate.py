@@ -1,4 +1,4 @@
-"""Plants the bugs of `mutants.py`, one at a time, and shows which test notices each.
+"""Plants the bugs of `mutants.py` and `scaled.py`, one at a time, and shows which property test notices each.
 
     python -m tests.mutation.mutate [--jobs 1] [--only NAME]
 
@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.mutation.mutants import MUTANTS, Mutant
+from tests.mutation.scaled import FACTORS, SCALED
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("TABLE.md")
@@ -67,7 +68,7 @@ def run(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[str | None, floa
         seconds = time.perf_counter() - start
     if done.returncode == 0:
         return None, seconds
-    failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^FAILED (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode != 1 or failed is None:
         raise RuntimeError(f"{mutant}: pytest ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return failed.group(1), seconds
@@ -79,25 +80,50 @@ def check_sources(mutants: list[Mutant]) -> None:
     if len(set(names)) != len(names):
         raise ValueError("two mutants of one name")
     for mutant in mutants:
+        if not all(test.startswith("tests/properties/") for test in mutant.tests):
+            raise ValueError(f"mutant {mutant.name}: expected property tests, got {mutant.tests}")
         with tempfile.TemporaryDirectory() as folder:
             plant(mutant, Path(folder))
 
 
-def report(results: list[tuple[Mutant, str | None, float]]) -> str:
+Results = list[tuple[Mutant, str | None, float]]
+
+
+def verdict(test: str | None) -> str:
+    """The cell for the test that noticed."""
+    return "**survives**" if test is None else "`" + test.removeprefix("tests/properties/").replace("|", "\\|") + "`"
+
+
+def report(written: Results, scaled: Results) -> str:
     """Return the kill table."""
-    killed = sum(test is not None for _, test, _ in results)
+    killed, noticed = (sum(test is not None for _, test, _ in results) for results in (written, scaled))
     lines = [
         "# Kill table",
         "",
-        f"{killed} of {len(results)} deliberate bugs are noticed. Made by `python -m tests.mutation.mutate`; the bugs",
-        "themselves are in `mutants.py`. Seconds include starting pytest and every test before the one that failed.",
+        "Made by `python -m tests.mutation.mutate`. Shown is the first test of `tests/properties/` that fails. Seconds",
+        "include starting pytest and every test before that one.",
+        "",
+        "## Deliberate bugs",
+        "",
+        f"{killed} of {len(written)} are noticed. The bugs themselves are in `mutants.py`.",
         "",
         "| bug | what is wrong | where | first test that fails | seconds |",
         "|---|---|---|---|---:|",
     ]
-    for mutant, test, seconds in results:
-        verdict = "**survives**" if test is None else "`" + test.removeprefix("tests/").replace("|", "\\|") + "`"
-        lines.append(f"| {mutant.name} | {mutant.what} | `{mutant.file}` | {verdict} | {seconds:.1f} |")
+    for mutant, test, seconds in written:
+        lines.append(f"| {mutant.name} | {mutant.what} | `{mutant.file}` | {verdict(test)} | {seconds:.1f} |")
+    lines += [
+        "",
+        "## Functions of `bounds.py`, each result scaled",
+        "",
+        f"{noticed} of {len(scaled)} are noticed.",
+        "",
+        "| result | " + " | ".join(f"× {factor}" for factor in FACTORS) + " |",
+        "|---|" + "---|" * len(FACTORS),
+    ]
+    for i in range(0, len(scaled), len(FACTORS)):
+        tests = [verdict(test) for _, test, _ in scaled[i : i + len(FACTORS)]]
+        lines.append(f"| {scaled[i][0].name.rsplit(' × ', 1)[0]} | " + " | ".join(tests) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -107,9 +133,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many to run at once")
     parser.add_argument("--only", metavar="NAME", help="run this one, and leave the table alone")
     arguments = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if arguments.only in (None, mutant.name)]
+    every = [*MUTANTS, *SCALED]
+    mutants = [mutant for mutant in every if arguments.only in (None, mutant.name)]
     if not mutants:
-        parser.error(f"no mutant of that name; there are {', '.join(mutant.name for mutant in MUTANTS)}")
+        parser.error(f"no mutant of that name; there are {', '.join(mutant.name for mutant in every)}")
     check_sources(mutants)
     test, seconds = run(None, tuple(dict.fromkeys(file for mutant in mutants for file in mutant.tests)))
     print(f"without a bug: {'all pass' if test is None else 'FAILS ' + test} ({seconds:.1f} s)", flush=True)
@@ -124,7 +151,7 @@ def main() -> int:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(one, mutants))
     if arguments.only is None:
-        TABLE.write_text(report(results), encoding="utf-8")
+        TABLE.write_text(report(results[: len(MUTANTS)], results[len(MUTANTS) :]), encoding="utf-8")
     return int(any(test is None for _, test, _ in results))
 
 

@@ -1,4 +1,6 @@
-"""Gaps between visits, and ranks: T5.2, T5.4, T6.1 of the theory page. Exact."""
+"""Gaps between visits, and ranks: T5.2, T5.3, T5.4, T6.1 of the theory page. Exact."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -26,6 +28,25 @@ def test_chance_of_no_visit(seed, n, gap):
     np.testing.assert_allclose(1 - missed, np.minimum(1, n * p), atol=1e-12)
     assert (missed <= (1 - p) ** n + 1e-12).all()
     np.testing.assert_allclose(bounds.visit_gap_tail(gap=gap, n=n, share=p), missed**gap, atol=1e-10)
+
+
+def endless_schedule_exists(gaps):
+    """Whether regions can be visited for ever, one a draw, each within its gap: a cycle in the graph of ages."""
+    states = set(itertools.product(*(range(gap) for gap in gaps)))  # draws since the last visit, less than the gap
+
+    def successors(state):
+        for visited in range(len(gaps)):
+            yield tuple(0 if k == visited else age + 1 for k, age in enumerate(state))
+
+    while dead := {state for state in states if not any(after in states for after in successors(state))}:
+        states -= dead
+    return bool(states)
+
+
+def test_gaps_of_one_over_the_share_are_impossible():
+    """T5.3, E: shares 1/2, 1/3, 1/6 sum to 1, yet no schedule keeps to gaps of 2, 3, 6, nor of 2, 3 and anything."""
+    assert not any(endless_schedule_exists((2, 3, gap)) for gap in (6, 7, 12, 40))
+    assert all(endless_schedule_exists(gaps) for gaps in [(2, 4, 4), (3, 3, 3), (2, 2), (2, 4, 8, 8)])
 
 
 def test_gap_tail_example():
@@ -103,6 +124,25 @@ def test_feedback_sums_up_what_it_says(seed, parts):
     triple = triple[whole.regions]
     expected = np.stack([whole.count, whole.count * whole.mean, whole.m2 + whole.count * whole.mean**2], axis=1)
     np.testing.assert_allclose(triple, expected, rtol=1e-10)
+
+
+@given(seed=SEEDS, ranks=st.integers(1, 7))
+def test_moments_of_ranks_merge_to_those_of_all_rows(seed, ranks):
+    """T6.1, E: whoever had which rows, idle ranks among them; in one go, or two by two in any order."""
+    rng, regions, losses = random_rows(seed, 3, dyadic=True)
+    owner = rng.integers(0, ranks, len(regions))
+    parts = np.zeros((3, ranks, 3))
+    for rank in range(ranks):
+        f = aria.Feedback.from_rows(regions[owner == rank], losses[owner == rank], n_regions=3)
+        parts[:, rank, f.regions] = f.count, f.mean, f.m2
+    whole = aria.Feedback.from_rows(regions, losses, n_regions=3)
+    merged = bounds.merged_moments(*parts)
+    chained = parts[:, 0]
+    for rank in rng.permutation(np.arange(1, ranks)):
+        chained = np.array(bounds.merged_moments(*np.stack([np.nan_to_num(chained), parts[:, rank]], axis=1)))
+    for moments in (merged, chained):
+        for got, wanted in zip(moments, (whole.count, whole.mean, whole.m2), strict=True):
+            np.testing.assert_allclose(got[whole.regions], wanted, rtol=1e-11, atol=1e-11)
 
 
 def test_averages_of_per_rank_averages_are_wrong():

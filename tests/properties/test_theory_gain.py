@@ -277,3 +277,25 @@ def test_weights_make_the_profile_that_of_the_target():
     profile = aria.TimestepProfile(10, 2, rate=0.5)
     state = profile.update(profile.init(), [0, 1, 2, 7], [1.0, 4.0, 10.0, 2.0], [0.5, 0.25, 0.0, 3.0])
     np.testing.assert_allclose(profile.expected(state, [0, 9]), [2.0, 2.0])  # (0.5 + 1) / 0.75
+
+
+@settings(max_examples=10)
+@given(seed=SEEDS, correction=st.sampled_from([0.0, 0.5]))
+def test_the_profile_is_that_of_the_target_whatever_the_correction(seed, correction):
+    """T3.6: `correction` is for the weights handed to the trainer; profile and draws are the same, bit for bit."""
+    pool = aria.Partition.from_labels(np.arange(60) % 7 % 4)
+    one, other = (
+        aria.RandomConditioning(aria.Allocator(pool, correction=k, target="uniform"), schedule=aria.ConstantSwitch(0.8))
+        for k in (1.0, correction)
+    )
+    rng = np.random.default_rng(seed)
+    for _ in range(8):
+        steps, noise = rng.integers(0, 1000, 12), rng.lognormal(0, 1, 12)
+        for switch in (one, other):
+            drawn = switch.draw(steps)
+            losses = noise * np.exp(-steps / 200)
+            losses[drawn.mask] *= 1 + drawn.regions
+            switch.observe(losses)
+    assert one.state_dict()["profile"] == other.state_dict()["profile"]
+    assert np.array_equal(one.allocator.probabilities, other.allocator.probabilities)
+    assert one.allocator.metrics()["top_boost"] > 1.05  # weights are not all 1

@@ -44,6 +44,17 @@ def test_potential_grows_by_at_most_its_budget(power, budget):
     assert (coin <= gaussian * (1 + 1e-12)).all()
 
 
+@pytest.mark.parametrize(("power", "budget"), [(1.0, ROOT2 - 1), (1.75, 2 * ROOT2 - 1)])
+def test_potential_grows_by_at_most_its_budget_for_any_noise_and_start(power, budget):
+    """The same without grid over starts or counts: A X^k - X with A = (1 - u)^-1/2, k = r / (1 - u), r = (1 - a)² is
+    largest at X = (A k)^(1 / (1 - k)), and increases with u, which T1.3 bounds by power (1 - r) / 2."""
+    r = np.concatenate([np.geomspace(1e-12, 0.5, 4000), 1 - np.geomspace(1e-7, 0.5, 4000)])
+    u = power * (1 - r) / 2
+    a, k = 1 / np.sqrt(1 - u), r / (1 - u)
+    x = np.maximum((a * k) ** (1 / (1 - k)), 1.0)  # the potential is at least 1
+    assert (a * x**k - x <= budget * (1 - r) * (1 + 1e-9)).all()
+
+
 def test_running_budget_is_enough_below_the_stated_alpha():
     """With X = Psi^(7/4), X (1+H)^(-7/4) + C (4/3)(1+H)^(-3/4) is a supermartingale: Ville gives alpha / K <= 0.076."""
     growth = (2 * ROOT2 - 1) / (ROOT2 - 1)

@@ -101,6 +101,7 @@ class TimestepProfile:
         Its mean is that of the loss, for timesteps drawn uniformly and any profile fixed beforehand; its
         variance is less by what timesteps explain. Nothing is subtracted before anything is known.
         """
+        coefficient = real("coefficient", coefficient, low=-np.inf)
         expected = self.expected(state, timesteps)
         starts = -(-np.arange(self.n_bins + 1) * self.num_train_timesteps // self.n_bins)
         sizes = np.diff(starts) / self.num_train_timesteps  # ranges differ by a timestep where they do not divide T
