@@ -68,7 +68,7 @@ def share_of_emoji(world: Emoji) -> np.ndarray:
 
 
 def draw_batch(world: Emoji, seed: int, step: int, batch: int, null_share: float) -> tuple[torch.Tensor, ...]:
-    """Images, noise, timesteps and conditions of one step: see `share_of_emoji`; any of its prompts alike, some null."""
+    """Images, noise, timesteps and conditions of one step: any prompt of an emoji alike, some null."""
     rng = stream(_TRAIN, seed, step)
     rows = rng.choice(len(world.names), size=batch, p=share_of_emoji(world))
     start, stop = world.prompt_start[rows], world.prompt_start[rows + 1]

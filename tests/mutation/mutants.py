@@ -251,27 +251,27 @@ MUTANTS = [
         "key=seed | stream << 64", "key=stream << 64",
         (LAW1, LAW7),
     ),
-    # -- allocator
     Mutant(
-        "forced-not-scaled", "forced visits do not scale the probabilities of the rest", ALLOCATOR,
+        "forced-not-scaled", "forced visits do not scale the probabilities of the rest", DRAW,
         "p = p * ((n - len(forced)) / n)", "p = p.copy()",
         (LAW1,),
     ),
     Mutant(
-        "forced-not-reported", "probabilities leave out forced visits", ALLOCATOR,
+        "forced-not-reported", "probabilities leave out forced visits", DRAW,
         "p[forced] += 1 / n", "p[forced] += 0 / n",
         (LAW1,),
     ),
     Mutant(
-        "weights-of-another-p", "weights use what the policy says now, not what drew the row", ALLOCATOR,
-        "self.target[regions] / probabilities", "self.target[regions] / self.probabilities[regions]",
+        "weights-of-another-p", "weights use p before forced visits, not the one that drew the row", DRAW,
+        "target[regions] / probabilities", "target[regions] / (probabilities - np.isin(regions, forced) / n)",
         (LAW1, LAW2),
     ),
     Mutant(
-        "draws-in-order", "rows come region by region", ALLOCATOR,
+        "draws-in-order", "rows come region by region", DRAW,
         "place, nth = place[shuffle], nth[shuffle]", "place, nth = place[:], nth[:]",
         (LAW1,),
     ),
+    # -- allocator
     Mutant(
         "newest-round-credited", "feedback goes to the newest open round", ALLOCATOR,
         "return self._open_rounds[0]", "return self._open_rounds[-1]",
