@@ -481,3 +481,35 @@ def test_tensors_of_the_wrong_shape():
     complains(lambda: switch.observe(torch.tensor(1.0)), "losses", "reduction='none'")
     assert switch.state_dict() == other.state_dict()
     unharmed(switch.allocator, other.allocator)
+
+
+class _Broken(aria.Policy):
+    """A policy of a user's with a mistake in it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def init(self, n_regions):
+        return {"seen": np.zeros(1)}
+
+    def update(self, state, estimate):
+        state["seen"] += 1
+        return state
+
+    def log_phi(self, state):
+        return self.answer if state["seen"] else np.zeros(len(self.answer))
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_policy_that_answers_in_another_shape(length):
+    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return float64 \[3\], got shape"):
+        aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.zeros(length)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_policy_that_answers_what_no_share_follows_from(bad):
+    allocator = aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.array([0.0, bad, 0.0])))
+    draw = allocator.draw(4)
+    allocator.observe(draw.regions, np.ones(4))
+    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return numbers below inf"):
+        allocator.step()

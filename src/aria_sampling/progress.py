@@ -51,9 +51,14 @@ class Progress:
 
     @classmethod
     def start(cls, estimator: Estimator, policy: Policy, *, n_regions: int, lag: int) -> Progress:
-        """Return the progress before the first round."""
+        """Return the progress before the first round; ValueError if a policy of the user's answers in another shape."""
+        state = policy.init(n_regions)
+        if (shape := np.shape(policy.log_phi(state))) != (n_regions,):
+            raise ValueError(
+                f"policy: expected log_phi() to return float64 [{n_regions}], got shape {shape} of {policy!r}"
+            )
         phis: deque[FloatArray | None] = deque(maxlen=lag + 1)
-        return cls(estimator.init(n_regions), policy.init(n_regions), Cursors.start(n_regions), phis)
+        return cls(estimator.init(n_regions), state, Cursors.start(n_regions), phis)
 
     def log_phi(self, round_: int, lag: int) -> FloatArray | None:
         """Return the log φ that a draw of that round may use: the one after round ``round_ - 1 - lag``."""
@@ -67,7 +72,10 @@ class Progress:
             now = estimator.estimate(self.estimator)
             clamped = Estimate(np.maximum(now.mean, 0.0), now.stderr, now.count, now.age)
             self.policy = policy.update(self.policy, clamped)
-            self.phis.append(policy.log_phi(self.policy))
+            log_phi = policy.log_phi(self.policy)
+            if not (log_phi < np.inf).all():  # NaN included
+                raise ValueError(f"policy: expected log_phi() to return numbers below inf, got {log_phi} of {policy!r}")
+            self.phis.append(log_phi)
         else:
             self.phis.append(self.phis[-1] if self.phis else None)
         self.dropped += feedback.dropped
