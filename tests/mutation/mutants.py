@@ -116,30 +116,30 @@ MUTANTS = [
     ),
     Mutant(
         "clip-touches-the-mean", "outliers are clipped before they are averaged", BANK,
-        "total = (1 - gain) * total + gain * feedback.mean[:, None]",
-        "total = (1 - gain) * total + gain * np.minimum(feedback.mean, np.where(known, 5 * before, np.inf))[:, None]",
+        "total = keep * total + gain * y",
+        "total = keep * total + gain * np.minimum(y, np.where(known, 5 * before, np.inf))",
         (GAIN,),
     ),
     Mutant(
         "evidence-for-ever", "evidence is not discounted", BANK,
-        '(1 - self.discount) * state["evidence"][k]', '1.0 * state["evidence"][k]',
+        "(1 - self.discount) * evidence", "1.0 * evidence",
         (GAIN,),
     ),
     Mutant(
         "evidence-in-hindsight", "members are judged after they have seen the loss", BANK,
-        "members = total[known] / weight[known]",
-        "members = (total[known] / weight[known] + feedback.mean[known, None]) / 2",
+        "(y - total / np.where(known, weight, 1.0)) ** 2",
+        "((y - total / np.where(known, weight, 1.0)) / 2) ** 2",
         (GAIN,),
     ),
     Mutant(
         "trust-the-worst", "weights grow with the evidence against a member", BANK,
-        "(evidence.min(axis=1, keepdims=True) - evidence) / 2",
-        "(evidence - evidence.max(axis=1, keepdims=True)) / 2",
+        "(evidence.min(axis=0) - evidence) / 2",
+        "(evidence - evidence.max(axis=0)) / 2",
         (GAIN,),
     ),
     Mutant(
         "bank-per-visit", "half-lives count visits, not losses", BANK,
-        "gain = -np.expm1(new * decay)", "gain = -np.expm1(np.sign(new) * decay)",
+        "gain = -np.expm1(decay * new)", "gain = -np.expm1(decay * np.sign(new))",
         (ESTIMATE,),
     ),
     # -- timesteps

@@ -9,6 +9,7 @@ discounted predictive evidence. Against the best fixed average in hindsight this
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,34 +63,42 @@ class EmaBank(Estimator):
 
     def update(self, state: State, feedback: Feedback) -> State:
         """Return the state one round later; see `Estimator.update`."""
-        k, new = feedback.regions, feedback.count[:, None]
-        decay = -np.log(2.0) / np.array(self.half_lives)  # log of what one loss leaves of the past
+        k, new, y = feedback.regions, feedback.count, feedback.mean
+        decay = self._decay
         old = state["n"][k]
         known = old > 0
         before = np.where(known, state["mean"][k], np.nan)
         variation.update(state, feedback, before)
-        total, evidence = state["total"][k], (1 - self.discount) * state["evidence"][k]
-        weight = -np.expm1(old[:, None] * decay)  # of all past losses in each member; 0 if none
-        if known.any():
-            members = total[known] / weight[known]
-            error2 = new[known] * (feedback.mean[known, None] - members) ** 2
-            scale2 = variation.value(state) * before[known, None] ** 2
-            evidence[known] += self._surprise(error2, scale2)
-        gain = -np.expm1(new * decay)
-        total = (1 - gain) * total + gain * feedback.mean[:, None]
-        time = (1 - gain) * state["time"][k] + gain * state["clock"]
-        n = old + feedback.count
-        weight = -np.expm1(n[:, None] * decay)
-        trust = np.exp((evidence.min(axis=1, keepdims=True) - evidence) / 2)
-        trust /= trust.sum(axis=1, keepdims=True)
-        state["total"][k], state["time"][k], state["evidence"][k], state["n"][k] = total, time, evidence, n
-        state["mean"][k] = (trust * total / weight).sum(axis=1)
-        state["when"][k] = (trust * time / weight).sum(axis=1)
-        # effective size of n single losses (Ema's exact one with all counts 1), mixed as the means are
-        single = np.tanh(n[:, None] * -decay / 2) / np.tanh(-decay / 2)
-        state["count"][k] = (trust * single).sum(axis=1)
+        # members in rows, regions in columns: sums over members are then sums of rows, which NumPy does fast
+        total, time, evidence = (
+            np.array(state[name].take(k, axis=0).T, order="C") for name in ("total", "time", "evidence")
+        )
+        weight = -np.expm1(decay * old)  # of all past losses in each member; 0 if none
+        error2 = new * (y - total / np.where(known, weight, 1.0)) ** 2
+        surprise = self._surprise(error2, variation.value(state) * before**2)
+        evidence = (1 - self.discount) * evidence + np.where(known, surprise, 0.0)
+        gain = -np.expm1(decay * new)
+        keep = 1 - gain
+        total = keep * total + gain * y
+        time = keep * time + gain * state["clock"]
+        weight = keep * weight + gain
+        trust = np.exp((evidence.min(axis=0) - evidence) / 2)
+        trust /= trust.sum(axis=0)
+        state["total"][k], state["time"][k], state["evidence"][k] = total.T, time.T, evidence.T
+        state["n"][k] = old + new
+        share = trust / weight
+        state["mean"][k] = (share * total).sum(axis=0)
+        state["when"][k] = (share * time).sum(axis=0)
+        # effective size of n single losses (Ema's exact one with all counts 1), tanh(n·rate/2) / tanh(rate/2), mixed
+        # as the means are; tanh(n·rate/2) is weight / (2 - weight)
+        state["count"][k] = (trust * weight / ((2 - weight) * np.tanh(-decay / 2))).sum(axis=0)
         state["clock"] += 1
         return state
+
+    @cached_property
+    def _decay(self) -> FloatArray:
+        """Log of what one loss leaves of the past in each member, float64 [members, 1]."""
+        return -np.log(2.0) / np.array(self.half_lives)[:, None]
 
     def _surprise(self, error2: FloatArray, scale2: FloatArray) -> FloatArray:
         """Return min(error² / scale², clip), with 0 where the prediction was exact."""
