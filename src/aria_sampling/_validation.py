@@ -14,7 +14,12 @@ import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["as_array", "float_vector", "int_vector", "integer", "real"]
+__all__ = ["AVERAGED", "as_array", "float_vector", "int_vector", "integer", "real"]
+
+AVERAGED = (
+    "a loss that is already averaged cannot be credited: compute it with reduction='none', take its mean over all but "
+    "the first dimension, report that, and average afterwards"
+)
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
@@ -75,28 +80,32 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
         raise ValueError(
             f"{name}: expected a one-dimensional array of {what}, got "
             + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {values!r}")
-            + ("; a loss that is already averaged cannot be credited: use reduction='none'" if averaged else "")
+            + (f"; {AVERAGED}" if averaged else "")
         )
     if length is not None and len(array) != length:
         raise ValueError(f"{name}: expected {length} {what}, got {len(array)}")
     return array
 
 
-def int_vector(name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None) -> IntArray:
+def int_vector(
+    name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None, hint: str = ""
+) -> IntArray:
     """Return `values` as int64[n] within ``[low, high)``.
 
     Raises ValueError for another number of dimensions or length, for floats, bools and strings (a float
-    cannot carry every id), and for values out of range; an empty array of any dtype is fine.
+    cannot carry every id), and for values out of range, these with `hint`, what to change; an empty array of any
+    dtype is fine.
     """
+    hint = f"; {hint}" if hint else ""
     array = _vector(name, values, length, "integers")
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
+        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}{hint}")
     least, most = int(array.min()), int(array.max())
     if least < low or (high is not None and most >= high):
         wanted = f">= {low}" if high is None else f"in [{low}, {high})"
-        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}")
+        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}{hint}")
     return array.astype(np.int64, copy=False)
 
 
