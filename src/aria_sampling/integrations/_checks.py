@@ -71,11 +71,11 @@ def index_of(batch: Any, key: str = "index") -> Any:
     Raises:
         ValueError: The batch has no such entry; says how to bring it along.
     """
-    there = cast("Mapping[str, Any]", batch) if isinstance(batch, Mapping) else {}
+    there: Mapping[str, Any] = cast(Any, batch) if isinstance(batch, Mapping) else {}
     refuse(
         key not in there,
-        f"batch: expected an entry {key!r}, got {type(cast(object, batch)).__name__} with {sorted(there)}: wrap the dataset, "
-        f"DataLoader(WithIndex(dataset), ...), and let collate_fn return also "
+        f"batch: expected an entry {key!r}, got a {type(cast(Any, batch)).__name__} with {sorted(there)}: wrap the "
+        f"dataset, DataLoader(WithIndex(dataset), ...), and let collate_fn return also "
         f'"{key}": torch.tensor([example["{key}"] for example in examples])',
     )
     return there[key]
