@@ -1,13 +1,10 @@
 """The regions of a list of captions: by a column, or by k-means on the embeddings of a text encoder.
 
-They are made once and kept in a file, with a digest of the captions beside it: numbers of items mean nothing for
-another list, and a file of another list is refused.
+They are made once and kept in a file, since k-means on millions of captions takes its time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import torch
 
 import aria_sampling as aria
+from integrations._common import corpus
 from integrations._common.models import encode
 
 
@@ -25,21 +23,12 @@ def load_or_make(path: Path, captions: list[str], make: Callable[[], aria.Partit
     Raises:
         ValueError: The file is there and belongs to other captions.
     """
-    beside = path.with_suffix(".json")
-    found = {"captions": len(captions), "digest": _digest(captions)}
-    if path.exists():
-        pool = aria.Partition.load(path)
-        kept = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {"captions": pool.n_items}
-        if kept != found:
-            raise ValueError(
-                f"{path}: the regions of another list of {kept['captions']} captions, here are {found['captions']}: "
-                "give --regions another file name, or delete it and it is made anew"
-            )
-        return pool
+    if corpus.holds(path, captions, option="--regions"):
+        return aria.Partition.load(path)
     pool = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(json.dumps(found), encoding="utf-8")
     pool.save(path)
+    corpus.claim(path, captions)
     return pool
 
 
@@ -56,7 +45,3 @@ def by_embedding(captions: list[str], n_regions: int, tokenizer: Any, text_encod
     pooled = torch.cat([encode(tokenizer, text_encoder, chunk).pooler_output.float().cpu() for chunk in chunks])
     unit = torch.nn.functional.normalize(pooled, dim=1).numpy()
     return aria.KMeansPartitioner(n_regions=n_regions, seed=0).fit(unit)
-
-
-def _digest(captions: list[str]) -> str:
-    return hashlib.blake2b(json.dumps(captions).encode(), digest_size=16).hexdigest()
