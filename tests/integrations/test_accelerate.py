@@ -1,7 +1,6 @@
 """The glue for accelerate: what it refuses, what it saves, and that ranks agree."""
 
 import os
-import socket
 
 import numpy as np
 import pytest
@@ -12,19 +11,13 @@ torch = pytest.importorskip("torch")
 accelerate = pytest.importorskip("accelerate")
 
 from accelerate import Accelerator, DataLoaderConfiguration  # noqa: E402
-from accelerate.state import AcceleratorState, GradientState, PartialState  # noqa: E402
 from torch.utils.data import DataLoader, SequentialSampler  # noqa: E402
 
 from aria_sampling.integrations.accelerate import attach, index_of, log  # noqa: E402
 from aria_sampling.torch import RandomConditioning, WithIndex, dataloader, lag_for  # noqa: E402
+from tests.integrations.helpers import on_two_ranks, reset  # noqa: E402
 
 N, BATCH, EPOCH = 60, 5, 40
-
-
-def reset():
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(autouse=True)
@@ -306,24 +299,9 @@ def _rank(rank, world, port, split, queue):
     torch.distributed.destroy_process_group()
 
 
-def two_ranks(split):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    running = [context.Process(target=_rank, args=(rank, 2, port, split, queue)) for rank in range(2)]
-    for process in running:
-        process.start()
-    found = sorted(queue.get(timeout=120) for _ in running)
-    for process in running:
-        process.join(60)
-    return found
-
-
 @pytest.mark.parametrize("split", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_have_one_allocation(split):
-    (_, rows0, digest0, messages), (_, rows1, digest1, _) = two_ranks(split)
+    (_, rows0, digest0, messages), (_, rows1, digest1, _) = on_two_ranks(_rank, split)
     assert digest0 == digest1
 
     alone, whole = an_allocator(lag=1), []
