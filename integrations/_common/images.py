@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
+
+
+def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a batch; the indices stay a list, on the host, where the allocator needs them, whatever the device is."""
+    index = [example.pop("index") for example in examples]
+    return {**default_collate(examples), "index": index}
 
 
 class CaptionedFolder(Dataset[Any]):

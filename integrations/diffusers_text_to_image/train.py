@@ -23,7 +23,7 @@ import aria_sampling as aria
 from aria_sampling.integrations.accelerate import attach, index_of, log
 from aria_sampling.torch import WithIndex
 from integrations._common import loop, models, regions
-from integrations._common.images import CaptionedFolder, RandomImages, some_prompts
+from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
 
 POLICIES = {"aria": aria.Proportional(), "uniform": aria.UniformPolicy(), "pool": aria.PoolPolicy()}
 
@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
         batch_size=args.train_batch_size,
         sampler=sampler,
         drop_last=True,
+        collate_fn=collate,
         num_workers=args.dataloader_num_workers,
     )
 
@@ -121,7 +122,9 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
                 if args.snr_gamma is not None:
                     weights = weights * snr_weights(scheduler, steps, args.snr_gamma)
                 if args.weighted:
-                    weights = weights * sampler.weights(index_of(batch))  # ARIA: keeps the dataset's objective
+                    weights = weights * sampler.weights(index_of(batch)).to(
+                        device
+                    )  # ARIA: keeps the dataset's objective
                 accelerator.backward((losses * weights).mean())
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(unet.parameters(), args.max_grad_norm)

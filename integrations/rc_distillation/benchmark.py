@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from torch.utils.data import default_collate
 
 import aria_sampling as aria
 from aria_sampling.torch import RandomConditioning, WithIndex
 from integrations._common import models, regions
-from integrations._common.images import RandomImages, some_prompts
+from integrations._common.images import RandomImages, collate, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import prune
@@ -139,7 +138,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     warm = 5
     for number in range(-warm, args.rounds):
         rows = rng.choice(len(images), args.batch, replace=False)
-        batch = default_collate([images[int(row)] for row in rows])
+        batch = collate([images[int(row)] for row in rows])
         for name in rng.permutation(names):
             took = arms[name].step(batch)
             if number >= 0:

@@ -68,7 +68,7 @@ class Distiller:
         steps = torch.randint(scheduler.config.num_train_timesteps, (len(pixels),), generator=here)
         live = torch.rand(len(pixels), generator=here) >= self.null_share
 
-        texts = self.conditions.of_image[batch["index"].cpu()]
+        texts = self.conditions.of_image[batch["index"]]
         own = torch.where(texts < self.conditions.n_pool, texts, -1)  # rows that keep their caption train its region
         switched = self.switch.draw(steps[live], paired=own[live])
         texts[live] = texts[live].masked_scatter(switched.mask, switched.items)

@@ -23,7 +23,7 @@ import aria_sampling as aria
 from aria_sampling.integrations.accelerate import attach, log
 from aria_sampling.torch import RandomConditioning, WithIndex
 from integrations._common import loop, models, regions
-from integrations._common.images import CaptionedFolder, RandomImages, some_prompts
+from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import SIZES, prune
@@ -91,6 +91,7 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
         batch_size=args.train_batch_size,
         shuffle=True,
         drop_last=True,
+        collate_fn=collate,
         num_workers=args.dataloader_num_workers,
     )
     optimizer, schedule = loop.optimizer_for(args, accelerator, student.parameters())

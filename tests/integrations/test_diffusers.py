@@ -129,7 +129,7 @@ def test_the_arguments_that_are_needed(capsys):
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     """Stopped after 2 of 4 steps, with 2 passes to a step: weights, averaged weights, optimizer, allocation, rows."""
     rows = []
-    monkeypatch.setattr(train, "index_of", lambda batch: rows.append(batch["index"].tolist()) or batch["index"])
+    monkeypatch.setattr(train, "index_of", lambda batch: rows.append(batch["index"]) or batch["index"])
     whole = start(train.main, "--output_dir", tmp_path, "--snr_gamma", 5, "--random_flip")
     wanted, seen = contents(tmp_path / "checkpoint-4"), rows[:]
     rows.clear()

@@ -106,7 +106,7 @@ def a_batch(n=16):
     images = RandomImages(some_prompts()[:75])
     return {
         "pixel_values": torch.stack([images[number]["pixel_values"] for number in range(n)]),
-        "index": torch.arange(n),
+        "index": list(range(n)),
     }
 
 
@@ -216,6 +216,7 @@ def test_a_checkpoint_of_another_pool_is_refused(tmp_path):
         start(train.main, "--output_dir", tmp_path / "empty", "--resume_from_checkpoint", "latest")
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_within_one_run(tmp_path):
     found = benchmark.main(["--rounds", "2", "--batch", "2", "--json", str(tmp_path / "cost.json")])
     assert found["aria / by hand"]["low"] <= found["aria / by hand"]["ratio"] <= found["aria / by hand"]["high"]

@@ -68,6 +68,9 @@ def check_sampler(sampler: Any, *, rows: int, dataset: Any, lag: int) -> AriaSam
 def index_of(batch: Any, key: str = "index") -> Any:
     """Return the dataset indices of a batch, ``batch["index"]``.
 
+    Let a ``collate_fn`` return them as a list: hosts move tensors to the device, and a list stays on the host, where
+    the sampler looks indices up without waiting.
+
     Raises:
         ValueError: The batch has no such entry; says how to bring it along.
     """
@@ -76,6 +79,6 @@ def index_of(batch: Any, key: str = "index") -> Any:
         key not in there,
         f"batch: expected an entry {key!r}, got a {type(cast(Any, batch)).__name__} with {sorted(there)}: wrap the "
         f"dataset, DataLoader(WithIndex(dataset), ...), and let collate_fn return also "
-        f'"{key}": torch.tensor([example["{key}"] for example in examples])',
+        f'"{key}": [example["{key}"] for example in examples]',
     )
     return there[key]
