@@ -14,7 +14,12 @@ import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["as_array", "float_vector", "int_vector", "integer", "real"]
+__all__ = ["AVERAGED", "as_array", "float_vector", "int_vector", "integer", "real"]
+
+AVERAGED = (
+    "a loss that is already averaged cannot be credited: compute it with reduction='none', take its mean over all but "
+    "the first dimension, report that, and average afterwards"
+)
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
@@ -83,26 +88,30 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
 
 
 _LOSS_HINTS = (
-    "; a loss that is already averaged cannot be credited: use reduction='none'",
+    f"; {AVERAGED}",
     "; average over all but the first dimension: loss.flatten(1).mean(1), in NumPy loss.reshape(len(loss), -1).mean(1)",
 )
 
 
-def int_vector(name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None) -> IntArray:
+def int_vector(
+    name: str, values: Any, *, length: int | None = None, low: int = 0, high: int | None = None, hint: str = ""
+) -> IntArray:
     """Return `values` as int64[n] within ``[low, high)``.
 
     Raises ValueError for another number of dimensions or length, for floats, bools and strings (a float
-    cannot carry every id), and for values out of range; an empty array of any dtype is fine.
+    cannot carry every id), and for values out of range, these with `hint`, what to change; an empty array of any
+    dtype is fine.
     """
+    hint = f"; {hint}" if hint else ""
     array = _vector(name, values, length, "integers")
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
+        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}{hint}")
     least, most = int(array.min()), int(array.max())
     if least < low or most >= (2**63 if high is None else high):
         wanted = f"in [{low}, {high})" if high is not None else f">= {low}" if least < low else "below 2**63"
-        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}")
+        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}{hint}")
     return array.astype(np.int64, copy=False)
 
 

@@ -172,7 +172,7 @@ class RandomConditioning:
                 own returns. Nothing is changed.
             FeedbackLagError: Earlier rounds are still open; see `Allocator.draw`.
         """
-        steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)
+        steps = timestep_vector(timesteps, self.num_train_timesteps)
         own = None
         if paired is not None:
             pool = self.allocator.partition
@@ -271,6 +271,15 @@ class RandomConditioning:
     def _config(self) -> str:
         """Return what must be equal for a state to fit, as text."""
         return f"schedule={self.schedule!r}, profile={self.profile!r}, normalise={self.normalise}"
+
+
+def timestep_vector(timesteps: Any, num_train_timesteps: int) -> IntArray:
+    """Return timesteps as int64 [n]; ValueError, which says how to make them, for floats or values out of range."""
+    hint = (
+        "make RandomConditioning with num_train_timesteps=noise_scheduler.config.num_train_timesteps; if the times are "
+        f"continuous, t in [0, 1], pass (t * {num_train_timesteps}).long().clamp(max={num_train_timesteps - 1})"
+    )
+    return int_vector("timesteps", timesteps, high=num_train_timesteps, hint=hint)
 
 
 _SWITCH_STREAM = 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aria_sampling._typing import FloatArray, IntArray
+from aria_sampling._validation import AVERAGED
 from aria_sampling.drawing import Draw
 from aria_sampling.torch._transfer import to_array
 
@@ -27,7 +28,9 @@ def pack(items: Any, losses: Any) -> Tensor:
     items, losses = torch.as_tensor(items).detach(), torch.as_tensor(losses).detach()
     for name, tensor, kind in (("indices", items, "integers"), ("losses", losses, "numbers, one a row")):
         if tensor.ndim != 1:
-            raise ValueError(f"{name}: expected a one-dimensional tensor of {kind}, got shape {tuple(tensor.shape)}")
+            averaged = f"; {AVERAGED}" if tensor is losses and tensor.ndim == 0 else ""
+            shape = tuple(tensor.shape)
+            raise ValueError(f"{name}: expected a one-dimensional tensor of {kind}, got shape {shape}{averaged}")
         if tensor.is_complex() or tensor.dtype == torch.bool or (tensor is items and tensor.is_floating_point()):
             raise ValueError(f"{name}: expected {kind}, got dtype {tensor.dtype}")
     if len(items) != len(losses):

@@ -93,7 +93,7 @@ class RandomConditioning:
             ValueError: Another shape, dtype or length, or a value out of range. Nothing is changed.
             FeedbackLagError: Earlier rounds are still open; see `Allocator.draw`.
         """
-        steps = int_vector("timesteps", to_array(timesteps), high=self.core.num_train_timesteps)
+        steps = conditioning.timestep_vector(to_array(timesteps), self.core.num_train_timesteps)
         own = None
         if paired is not None:
             high = self.allocator.partition.n_items

@@ -218,7 +218,8 @@ class AriaSampler(Sampler[int]):
         if on_device(indices, losses):
             rows: Any = pack(indices, losses)
         else:
-            items = int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
+            high = self.allocator.partition.n_items
+            items = int_vector("indices", to_array(indices), high=high, hint=_ONE_REGION_EACH)
             values = float_vector("losses", to_array(losses), length=len(items))
             rows = np.stack([items, np.ascontiguousarray(values).view(np.int64)], axis=1)
         draw = self._inbox.reporting("observe")
@@ -359,6 +360,12 @@ class AriaSampler(Sampler[int]):
                 snapshot["sampler"] = state
             while self._snapshots and self._snapshots[0]["rounds"] <= self.allocator.round:
                 self._snapshots.popleft()
+
+
+_ONE_REGION_EACH = (
+    "report indices of the dataset that the partition was made for: Partition.from_labels(labels) with one label for "
+    "each of its samples"
+)
 
 
 def _joined(parts: list[Any]) -> Any:

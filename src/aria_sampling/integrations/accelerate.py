@@ -1,0 +1,135 @@
+"""At home under Hugging Face accelerate: checks, checkpoints and logs for a sampler or a random conditioning.
+
+Three calls in a training script: `attach` after ``accelerator.prepare``, `index_of` where the feedback is reported,
+`log` where the loss is logged. Everything else stays the host's.
+
+One batch is one round, whatever ``gradient_accumulation_steps`` is: call ``observe()`` (or ``step()``) in every pass of
+the loop, never only where ``accelerator.sync_gradients``. ``observe()`` brings the losses of all ranks together by
+itself, in one collective over the default process group; do not ``gather`` them first.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SkipBatchSampler  # pyright: ignore[reportMissingTypeStubs]
+from torch.utils.data import BatchSampler
+
+from aria_sampling import Allocator, StateError
+from aria_sampling import RandomConditioning as NumpyRandomConditioning
+from aria_sampling.integrations._checks import check_sampler, index_of, refuse
+from aria_sampling.torch import AriaSampler, RandomConditioning, lag_for
+
+__all__ = ["attach", "index_of", "log"]
+
+
+def attach(accelerator: Any, face: Any, *, noise_scheduler: Any = None, overlap: bool = False) -> Any:
+    """Check that `face` will work under `accelerator`, and register its state for ``save_state`` and ``load_state``.
+
+    Call it once, after ``accelerator.prepare`` and before ``accelerator.load_state``, on every rank. The state is
+    saved on the main process and loaded on all; nothing in it is collective. After ``load_state`` just iterate: a
+    loader yields what is left of the epoch.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        face: The loader that ``prepare`` returned, or an `aria_sampling.torch.RandomConditioning`.
+        noise_scheduler: The diffusers scheduler that the timesteps are drawn for; its length is compared.
+        overlap: See `lag_for`: copies and collectives go on beside the next step.
+
+    Returns:
+        The `AriaSampler` inside the loader, its allocator's lag raised to what the loader needs; or `face`.
+
+    Raises:
+        ValueError: What would break the allocation: a loader that was not prepared, that dispatches from rank 0, is a
+            stateful one or skips batches; another sampler in it, one that deals out rows itself, a round that is not
+            the batch of all ranks, a last batch that is filled up or dropped; a partition of another length than the
+            dataset; the NumPy form of random conditioning, or another number of timesteps than the scheduler's. The
+            message says which line to change.
+        FeedbackLagError: The allocation has begun, with a smaller lag than the loader needs.
+    """
+    if isinstance(face, RandomConditioning):
+        mine = face.core.num_train_timesteps
+        steps = mine if noise_scheduler is None else noise_scheduler.config.num_train_timesteps
+        refuse(
+            steps != mine,
+            f"noise_scheduler: it has {steps} timesteps, the RandomConditioning {mine}: make it with "
+            "num_train_timesteps=noise_scheduler.config.num_train_timesteps",
+        )
+    else:
+        refuse(
+            isinstance(face, NumpyRandomConditioning),
+            "expected aria_sampling.torch.RandomConditioning, got the NumPy form, which knows no ranks: change the "
+            "import to `from aria_sampling.torch import RandomConditioning`",
+        )
+        face = _sampler_of(face, accelerator.num_processes, overlap)
+    registered: list[Any] = accelerator._custom_objects  # accelerate has no public way to count them
+    if not any(known is face for known in registered):
+        accelerator.register_for_checkpointing(face)
+
+        def refuse_older(models: list[Any], folder: str) -> None:
+            found = len(list(Path(folder).glob("custom_checkpoint_*.pkl")))
+            if found < len(registered):
+                raise StateError(
+                    f"the checkpoint {Path(folder).name!r} holds {found} custom states and {len(registered)} are "
+                    "registered: it was saved before attach() was in the script. To go on from it with a new "
+                    "allocation, move attach() below load_state() for this one start"
+                )
+
+        accelerator.register_load_state_pre_hook(refuse_older)
+    return face
+
+
+def _sampler_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler:
+    """Return the sampler inside a prepared loader; raise as `attach` does."""
+    refuse(
+        isinstance(loader, DataLoaderDispatcher),
+        "loader: it dispatches batches from rank 0, and the samplers of the other ranks would draw nothing: make the "
+        "Accelerator with DataLoaderConfiguration(dispatch_batches=False)",
+    )
+    refuse(
+        not isinstance(loader, DataLoaderShard),
+        f"expected the loader that accelerator.prepare() returned, got {type(loader).__name__}: call attach() below "
+        "`loader = accelerator.prepare(loader)`, with what it returned",
+    )
+    refuse(
+        loader.use_stateful_dataloader,
+        "loader: accelerate would take its snapshots of the sampler at the wrong batch: make the Accelerator without "
+        "use_stateful_dataloader; attach() saves the sampler's state",
+    )
+    layers: list[Any] = [loader.batch_sampler or loader.sampler]
+    while isinstance(layers[-1], BatchSampler):  # accelerate's shards and skips are batch samplers around another
+        inner: Any = layers[-1]
+        layers.append(inner.batch_sampler if hasattr(inner, "batch_sampler") else inner.sampler)
+    sampler = layers.pop()
+    refuse(
+        any(isinstance(layer, SkipBatchSampler) for layer in layers),
+        "loader: skip_first_batches would draw batches by today's probabilities only to throw them away: leave it out; "
+        "after load_state() the loader yields what is left of the epoch",
+    )
+    uneven = isinstance(sampler, AriaSampler) and sampler.num_samples % sampler.batch_size and not sampler.drop_last
+    refuse(
+        uneven and (ranks > 1 or any(layer.drop_last for layer in layers)),
+        "sampler: the last rows of num_samples fill no batch: accelerate would fill it up with rows of the first, or "
+        "drop it, and its round would never be closed. Make it with allocator.sampler(..., drop_last=True)",
+    )
+    lag = lag_for(loader, overlap=overlap)
+    return check_sampler(sampler, rows=loader.total_batch_size, dataset=loader.dataset, lag=lag)
+
+
+def log(accelerator: Any, face: Any, step: int, *, prefix: str = "aria/") -> None:
+    """Send ``allocator.metrics()`` to the trackers of `accelerator`, whatever they are.
+
+    Not collective; only the main process computes them, from what it has taken in. What is not known yet is left out.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        face: An `Allocator`, or the `AriaSampler` or `RandomConditioning` that has one.
+        step: The step to log under, as in ``accelerator.log``.
+        prefix: Put before every name.
+    """
+    if accelerator.is_main_process:
+        allocator: Allocator = getattr(face, "allocator", face)
+        known = {prefix + name: value for name, value in allocator.metrics().items() if math.isfinite(value)}
+        accelerator.log(known, step=step)
