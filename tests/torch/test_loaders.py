@@ -13,26 +13,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import aria_sampling as aria
 from aria_sampling.torch import AriaSampler, WithIndex, dataloader, lag_for
-from tests.torch.common import BATCH, ITEMS, LOSSES, NUM_SAMPLES, build, expected, loss, make, result, train
+from tests.torch.common import BATCH, ITEMS, LOSSES, NUM_SAMPLES, build, expected, loss, make, prepared, result, train
 
 EPOCHS, BATCHES = 3, 6
 
 
 def stateful():
     return pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
-
-
-def prepared(sampler, workers, prefetch=2):
-    """A loader that accelerate has prepared, on one process."""
-    accelerate = pytest.importorskip("accelerate")
-    loader = DataLoader(
-        range(ITEMS),
-        batch_size=BATCH,
-        sampler=sampler,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-    )
-    return accelerate.Accelerator(cpu=True).prepare(loader)
 
 
 def run(**settings):
@@ -82,6 +69,7 @@ def test_no_number_of_workers_changes_the_stream(kind, workers, prefetch, persis
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_accelerate_does_not_change_the_stream(workers):
+    pytest.importorskip("accelerate")
     sampler = make(lag=4).sampler(batch_size=BATCH, num_samples=NUM_SAMPLES)
     loader = prepared(sampler, workers)
     seen = [batch for _ in range(EPOCHS) for batch in train(sampler, loader)]
@@ -93,6 +81,7 @@ def test_accelerate_does_not_change_the_stream(workers):
 
 def loader_of(kind, sampler, workers, prefetch):
     if kind == "accelerate":
+        pytest.importorskip("accelerate")
         return prepared(sampler, workers, prefetch)
     cls = DataLoader if kind == "plain" else stateful()
     options = {"num_workers": workers, "prefetch_factor": prefetch if workers else None}
