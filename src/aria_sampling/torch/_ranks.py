@@ -77,7 +77,7 @@ class Ranks:
 
         def wait() -> list[IntArray]:
             parts = arrived()
-            self._compare([int(part[0, 1]) for part in parts], f"are not at round {round_}, as the others are,")
+            self._compare([int(part[0, 1]) for part in parts], "are not at round {}, as the others are,")
             self._compare(
                 [int(part[1, 0]) for part in parts], f"had another state than the others after {settled} rounds"
             )
@@ -128,11 +128,11 @@ class Ranks:
         return torch.device("cpu" if "cpu" in backends else next(iter(backends)))
 
     def _compare(self, values: list[int], what: str) -> None:
-        """Raise RankError unless all values are equal, naming the ranks that differ from most."""
+        """Raise RankError unless all values are equal, naming the ranks that differ; {} in `what` is what most have."""
         common = Counter(values).most_common(1)[0][0]
         if odd := [rank for rank, value in enumerate(values) if value != common]:
             raise RankError(
-                f"ranks {odd} of {len(values)} {what} (this is rank {self.rank}): give the allocators of all ranks the "
-                "same arguments, seed included; load the same state on every rank; and call observe() or step() on "
-                "every rank for every batch"
+                f"ranks {odd} of {len(values)} {what.format(common)} (this is rank {self.rank}): give the allocators "
+                "of all ranks the same arguments, seed included; load the same state on every rank; and call "
+                "observe() or step() on every rank for every batch"
             )

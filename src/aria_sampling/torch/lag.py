@@ -44,7 +44,11 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
 def explained(error: FeedbackLagError, lag: int) -> FeedbackLagError:
     """Return `error` in terms of the loader that is iterating, if one is that draws further ahead than `lag`."""
     loaders: list[Any] = []
-    frame = inspect.currentframe()
+    here = inspect.currentframe()
+    # not of the frames that know `error`: what f_locals returns stays with its frame, which `error` holds, and an error
+    # in such a circle would keep the workers of the loader waiting
+    frame = here and here.f_back and here.f_back.f_back
+    del here
     while frame is not None:
         caller = frame.f_locals.get("self")
         if type(caller).__name__ == "SkipBatchSampler":
