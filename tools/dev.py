@@ -194,8 +194,8 @@ def integrations(extra):
         if not extra or script.parent.name in extra:
             out = ROOT / "runs" / "integrations" / script.parent.name
             shutil.rmtree(str(out), ignore_errors=True)
-            arguments = ["--smoke", "--output_dir", str(out)]
-            codes.append(run([str(venv_python()), str(script), *arguments], OMP_NUM_THREADS="1"))
+            command = [str(venv_python()), "-m", f"integrations.{script.parent.name}.train"]
+            codes.append(run([*command, "--smoke", "--output_dir", str(out)], OMP_NUM_THREADS="1"))
     return max(codes, default=0)
 
 
