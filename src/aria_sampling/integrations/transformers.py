@@ -106,7 +106,7 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         return self._feed
 
     def _checked_loader(self) -> Any:
-        """Return the loader, which the lag now covers; ValueError unless the allocator's sampler decides its batches."""
+        """Return the loader, the lag now covering it; ValueError unless the allocator's sampler decides its batches."""
         loader = self._loader()
         shards, batches = 0, loader.batch_sampler
         while hasattr(batches, "batch_sampler"):
