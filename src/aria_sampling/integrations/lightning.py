@@ -2,13 +2,13 @@
 
 Tried with lightning 2.6. The loader is made as it always is; the callback is all that Lightning is told of.
 """
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
 # Some of Lightning's own types are unknown.
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback
 
@@ -85,12 +85,12 @@ class AriaCallback(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report the batch, unless ``training_step`` did, and log `Allocator.metrics` as ``aria/...``."""
         if self.sampler.reported == self._reported:
-            rows: Any = batch.get(self._index) if isinstance(batch, Mapping) else batch[0]
+            rows = cast("Any", batch).get(self._index) if isinstance(batch, Mapping) else batch[0]
             if rows is None:
                 raise ValueError(
                     f"batch: no {self._index!r}; use DataLoader(WithIndex(dataset), ...), and collate it too"
                 )
-            losses: Any = (outputs or {}).get(self._losses)
+            losses = (outputs or {}).get(self._losses)
             if getattr(losses, "shape", None) != rows.shape:
                 its = "nothing" if losses is None else f"shape {tuple(losses.shape)}"
                 raise ValueError(
