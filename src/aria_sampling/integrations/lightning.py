@@ -2,13 +2,12 @@
 
 Tried with lightning 2.6. The loader is made as it always is; the callback is all that Lightning is told of.
 """
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # Some of Lightning's own types are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import Callback
 
@@ -85,10 +84,11 @@ class AriaCallback(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report the batch, unless ``training_step`` did, and log `Allocator.metrics` as ``aria/...``."""
         if self.sampler.reported == self._reported:
-            rows = cast("Any", batch).get(self._index) if isinstance(batch, Mapping) else batch[0]
-            if rows is None:
+            rows = batch[0] if isinstance(batch, tuple | list) else getattr(batch, "get", {}.get)(self._index)
+            if getattr(rows, "ndim", 0) != 1:
                 raise ValueError(
-                    f"batch: no {self._index!r}; use DataLoader(WithIndex(dataset), ...), and collate it too"
+                    f"batch: no row numbers, as entry {self._index!r} or first in a tuple; use "
+                    "DataLoader(WithIndex(dataset), ...), and let a collate_fn of your own keep them"
                 )
             losses = (outputs or {}).get(self._losses)
             if getattr(losses, "shape", None) != rows.shape:
