@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from aria_sampling import StateError
+from aria_sampling import FeedbackLagError, StateError
 from aria_sampling.torch import AriaSampler
 
 __all__ = ["AriaCallback"]
@@ -31,6 +31,7 @@ class AriaCallback(Callback):
         ValueError: When training starts: `use_distributed_sampler`, another sampler, or a loader whose batches are
             not the sampler's. After a batch: its rows or losses are not there, and ``training_step`` has not called
             the sampler's `observe` or `step` itself. Each message says which line to change.
+        FeedbackLagError: The loader draws further ahead than the lag, which `aria_sampling.torch.lag_for` gives.
         StateError: A checkpoint without the sampler's state, or with another's.
 
     Every batch is one round, also under gradient accumulation, with automatic and with manual optimization.
@@ -84,7 +85,8 @@ class AriaCallback(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report the batch, unless ``training_step`` did, and log `Allocator.metrics` as ``aria/...``."""
         if self.sampler.reported == self._reported:
-            rows = batch[0] if isinstance(batch, tuple | list) else getattr(batch, "get", {}.get)(self._index)
+            find: Any = getattr(batch, "get", {}.get)
+            rows = batch[0] if isinstance(batch, tuple | list) else find(self._index)
             if getattr(rows, "ndim", 0) != 1:
                 raise ValueError(
                     f"batch: no row numbers, as entry {self._index!r} or first in a tuple; use "
@@ -102,6 +104,11 @@ class AriaCallback(Callback):
         if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
             metrics = self.sampler.allocator.metrics()
             pl_module.log_dict({f"aria/{name}": value for name, value in metrics.items()}, on_step=True, on_epoch=False)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Let a lag that is too small be seen: where workers find it, Lightning's teardown fails and hides it."""
+        if isinstance(exception, FeedbackLagError):
+            raise exception
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state as of the last batch. Not collective."""
