@@ -19,7 +19,7 @@ ITEMS, REGIONS, BATCH = 50, 5, 8  # seven batches an epoch, the last with two ro
 
 
 class Denoiser(lightning.LightningModule):
-    """Keeps the rows that it was trained on. Its noise comes from the batch's number: Lightning saves no random state."""
+    """Keeps the rows that it was trained on. Lightning saves no random state, so its noise is seeded batch by batch."""
 
     def __init__(self):
         super().__init__()

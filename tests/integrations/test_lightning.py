@@ -149,12 +149,9 @@ def test_one_batch_to_try_things_out(tmp_path):
 
 
 def test_a_distributed_sampler_in_its_place():
-    class Ranks:
-        world_size = 2
-        _accelerator_connector = type("", (), {"use_distributed_sampler": True})
-
+    ranks = lightning.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="use_distributed_sampler=False"):
-        AriaCallback(make_sampler()).setup(Ranks(), None, "fit")
+        AriaCallback(make_sampler()).setup(ranks, Denoiser(), "fit")
 
 
 def test_a_sampler_that_was_replaced(tmp_path):
