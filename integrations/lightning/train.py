@@ -134,9 +134,7 @@ def main():
     """Train, and print what went where."""
     arguments = parse()
     if arguments.smoke:
-        warnings.filterwarnings(
-            "ignore", module="lightning"
-        )  # of few workers, and of a loader that cannot resume: it can
+        warnings.filterwarnings("ignore", module="lightning")  # that the loader is not resumable: it is
     module, allocator = fit(arguments, arguments.resume)
     print(f"\n{'class':>5} {'images':>6} {'loss':>6} {'share':>6}")
     for row in zip(
@@ -150,7 +148,8 @@ def main():
     if arguments.smoke:
         again, resumed = fit(arguments, str(Path(arguments.output_dir) / "step=50.ckpt"))
         same = all(map(torch.equal, module.state_dict().values(), again.state_dict().values()))
-        assert same and resumed.digest() == allocator.digest(), "the resumed run differs from the whole one"
+        if not same or resumed.digest() != allocator.digest():
+            raise SystemExit("the resumed run differs from the whole one")
         print("resumed in the middle of an epoch: the same parameters and the same allocation, bit for bit")
 
 
