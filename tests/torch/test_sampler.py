@@ -102,3 +102,31 @@ def test_rows_of_another_batch_are_refused():
     with pytest.raises(ValueError, match="indices"):
         sampler.observe([strange], [1.0])
     assert sampler.allocator.round == 0
+
+
+def test_ranks_may_be_told_after_the_sampler_was_made():
+    sampler, _ = loaded(True)
+    sampler.deal(5, 2)
+    assert (sampler.num_replicas, sampler.rank, len(sampler)) == (5, 2, ITEMS // BATCH)
+    with pytest.raises(ValueError, match="multiple of num_replicas=2"):
+        sampler.deal(2, 0)
+    assert (sampler.num_replicas, sampler.rank) == (5, 2)
+    next(iter(sampler))
+    sampler.deal(5, 2)
+    with pytest.raises(RuntimeError, match="before the loader is iterated"):
+        sampler.deal(1, 0)
+
+
+def test_reported_counts_batches_as_they_are_reported():
+    sampler, loader = loaded(False)
+    for number, index in enumerate(islice(loader, 3), 1):
+        sampler.observe(index, torch.ones(len(index)))
+        assert sampler.reported == number
+
+
+@pytest.mark.parametrize("index", [[ITEMS], [-1]])
+def test_an_index_beyond_the_dataset_names_what_to_use(index):
+    sampler, loader = loaded(False)
+    next(iter(loader))
+    with pytest.raises(ValueError, match="number in the dataset: see WithIndex"):
+        sampler.observe(index, [1.0])

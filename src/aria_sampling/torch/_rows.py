@@ -69,7 +69,8 @@ def match_rows(items: IntArray, draw: Draw) -> IntArray:
             raise ValueError(
                 f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), "
                 f"the first is {absent[0]}. Call observe() once for every batch, in order; if you do, something "
-                "replaced or reordered this sampler, or the loader's batches are not the sampler's (batch_size)"
+                "replaced or reordered this sampler, the loader's batches are not the sampler's (batch_size), or the "
+                "index of a sample is not its number in the dataset (WithIndex adds that)"
             )
         raise ValueError(
             f"indices: {len(strange)} of {len(items)} rows of round {draw.round} are reported more often than they "

@@ -8,9 +8,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from aria_sampling._errors import FeedbackLagError
+from aria_sampling.allocator import Allocator
 from aria_sampling.torch._ranks import Ranks
 
-__all__ = ["explained", "lag_for"]
+__all__ = ["cover", "explained", "lag_for"]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -39,6 +40,21 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
         )
     ahead = workers * (prefetch or 0)
     return ahead + (inner is not loader) + bool(overlap)
+
+
+def cover(allocator: Allocator, needed: int, who: str = "this loader") -> None:
+    """Raise the lag of an allocator to `needed`, or leave a larger one.
+
+    Raises:
+        FeedbackLagError: The allocation has begun with a smaller lag; the message says that `who` needs more.
+    """
+    if needed > allocator.lag:
+        if allocator.round or allocator.open_rounds:
+            raise FeedbackLagError(
+                f"the allocation has begun with lag={allocator.lag}, and {who} draws {needed} rounds ahead: make "
+                f"the Allocator with lag={needed}"
+            )
+        allocator.lag = needed
 
 
 def explained(error: FeedbackLagError, lag: int) -> FeedbackLagError:

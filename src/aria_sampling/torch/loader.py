@@ -7,10 +7,9 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from aria_sampling._errors import FeedbackLagError
 from aria_sampling._validation import integer
 from aria_sampling.allocator import Allocator
-from aria_sampling.torch.lag import lag_for
+from aria_sampling.torch.lag import cover, lag_for
 from aria_sampling.torch.sampler import AriaSampler
 
 __all__ = ["WithIndex", "dataloader"]
@@ -74,14 +73,7 @@ def dataloader(
     )
     size = sampler.batch_size // num_replicas
     loader = loader_class(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, **kwargs)
-    needed = lag_for(loader, overlap=overlap)
-    if needed > allocator.lag:
-        if allocator.round or allocator.open_rounds:
-            raise FeedbackLagError(
-                f"the allocation has begun with lag={allocator.lag}, and this loader draws {needed} rounds ahead: make "
-                f"the Allocator with lag={needed}"
-            )
-        allocator.lag = needed
+    cover(allocator, lag_for(loader, overlap=overlap))
     return loader
 
 

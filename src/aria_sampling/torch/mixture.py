@@ -167,7 +167,7 @@ class RegionMixture(IterableDataset[Any]):
         if on_device(regions, losses):
             rows: Any = pack(regions, losses)
         else:
-            given = int_vector("regions", to_array(regions), high=len(self.names))
+            given = self._regions_given(regions)
             values = float_vector("losses", to_array(losses), length=len(given))
             rows = torch.as_tensor(np.stack([given, np.ascontiguousarray(values).view(np.int64)], axis=1))
         most, reported = self._room(), sum(map(len, self._parts)) + len(rows)
@@ -197,6 +197,13 @@ class RegionMixture(IterableDataset[Any]):
             transfer = Transfer(rows)
             self._inbox.put(lambda: self._close(transfer.arrays()[0]), wait=device.type != "cpu")
 
+    def _regions_given(self, regions: Any) -> IntArray:
+        """Return regions of samples as int64 [m]; ValueError for anything else."""
+        try:
+            return int_vector("regions", to_array(regions), high=len(self.names))
+        except ValueError as error:
+            raise ValueError(f"{error}; pass on what came with the batch: its entry 'region', or its first") from None
+
     def _room(self) -> int:
         return -(-self.batch_size // self._ranks.size)
 
@@ -213,7 +220,7 @@ class RegionMixture(IterableDataset[Any]):
             RuntimeError: No batch is open.
         """
         draw = self._inbox.reporting("weights")
-        given = int_vector("regions", to_array(regions), high=len(self.names))
+        given = self._regions_given(regions)
         by_region = np.full(len(self.names), np.nan)
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():

@@ -138,6 +138,27 @@ class AriaSampler(Sampler[int]):
                 "rank without a batch would leave the others waiting; use drop_last=True or another num_samples"
             )
 
+    def deal(self, num_replicas: int, rank: int) -> None:
+        """Deal the rows of every round out among `num_replicas` ranks, of which this is `rank`.
+
+        For hosts that know their ranks only after the sampler was made (Lightning).
+
+        Raises:
+            ValueError: As on construction; nothing is changed.
+            RuntimeError: A batch is open, and its rows were dealt out otherwise.
+        """
+        before = self.num_replicas, self.rank
+        num_replicas = integer("num_replicas", num_replicas, low=1)
+        rank = integer("rank", rank, low=0, high=num_replicas - 1)
+        if (num_replicas, rank) != before and self.allocator.open_rounds:
+            raise RuntimeError("deal() with an open batch: call it before the loader is iterated")
+        self.num_replicas, self.rank = num_replicas, rank
+        try:
+            self._check_sizes()
+        except ValueError:
+            self.num_replicas, self.rank = before
+            raise
+
     # -- what a loader sees ----------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -197,6 +218,11 @@ class AriaSampler(Sampler[int]):
 
     # -- what a trainer calls --------------------------------------------------------------------------
 
+    @property
+    def reported(self) -> int:
+        """Number of batches that `observe` or `step` was called for, whether or not they are taken in yet."""
+        return self.allocator.round + len(self._inbox.waiting)
+
     def observe(self, indices: Any, losses: Any, *, step: bool = True) -> None:
         """Credit the losses of a batch to the regions of its rows, and close its round.
 
@@ -218,8 +244,7 @@ class AriaSampler(Sampler[int]):
         if on_device(indices, losses):
             rows: Any = pack(indices, losses)
         else:
-            high = self.allocator.partition.n_items
-            items = int_vector("indices", to_array(indices), high=high, hint=_ONE_REGION_EACH)
+            items = self._rows_given(indices)
             values = float_vector("losses", to_array(losses), length=len(items))
             rows = np.stack([items, np.ascontiguousarray(values).view(np.int64)], axis=1)
         draw = self._inbox.reporting("observe")
@@ -278,13 +303,17 @@ class AriaSampler(Sampler[int]):
             RuntimeError: No batch is open.
         """
         draw = self._inbox.reporting("weights")
-        items = int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
+        items = self._rows_given(indices)
         weights = torch.as_tensor(draw.weights[match_rows(items, draw)].astype(np.float32))
         return weights.to(indices.device) if isinstance(indices, Tensor) else weights
 
     def synchronize(self) -> None:
         """Wait for all feedback that is on its way, so that the allocator has taken in every closed batch."""
         self._inbox.settle()
+
+    def _rows_given(self, indices: Any) -> IntArray:
+        """Return dataset indices as int64 [m]; ValueError for anything else."""
+        return int_vector("indices", to_array(indices), high=self.allocator.partition.n_items, hint=_ONE_REGION_EACH)
 
     def _room(self, draw: Draw) -> int:
         """Return the most rows of a round that one rank can have."""
@@ -363,8 +392,8 @@ class AriaSampler(Sampler[int]):
 
 
 _ONE_REGION_EACH = (
-    "report indices of the dataset that the partition was made for: Partition.from_labels(labels) with one label for "
-    "each of its samples"
+    "the index of a sample is its number in the dataset: see WithIndex; and the partition is made for that dataset, "
+    "Partition.from_labels(labels) with one label for each of its samples"
 )
 
 
