@@ -87,6 +87,20 @@ def test_every_public_name_is_in_the_reference():
     assert documented == {name for name in aria_sampling.__all__ if not name.startswith("__")}
 
 
+def test_every_public_name_of_torch_is_in_the_reference():
+    module = pytest.importorskip("aria_sampling.torch")
+    page = (ROOT / "docs" / "reference" / "torch.md").read_text(encoding="utf-8")
+    documented = re.findall(r"auto(?:class|function):: aria_sampling\.torch\.(\w+)$", page, re.MULTILINE)
+    assert sorted(documented) == sorted(module.__all__)
+
+
+def test_what_is_outside_the_core_is_there_or_still_to_come():
+    """A name that is misspelt here, or moved, would put its files on the core's budget without a word."""
+    assert (PACKAGE / "torch" / "__init__.py").is_file()
+    outside = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if "import torch" in path.read_text("utf-8")}
+    assert outside <= set(OUTSIDE_THE_CORE)
+
+
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no_such_name"):
         aria_sampling.no_such_name

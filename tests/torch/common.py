@@ -42,13 +42,15 @@ def build(*, lag=0, state=None, loader_class=DataLoader, workers=0, prefetch=2, 
     return sampler, loader_class(range(ITEMS), batch_size=size, sampler=sampler, **options)
 
 
-def prepared(sampler, workers, prefetch=2, batch_size=BATCH, context=None):
+def prepared(sampler, workers, prefetch=2, batch_size=BATCH, context=None, stateful=False):
     """A loader that accelerate has prepared, for all the processes there are."""
     from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration
 
     options = {"num_workers": workers, "prefetch_factor": prefetch if workers else None}
     options["multiprocessing_context"] = context if workers else None
-    return Accelerator(cpu=True).prepare(DataLoader(range(ITEMS), batch_size=batch_size, sampler=sampler, **options))
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(use_stateful_dataloader=stateful))
+    return accelerator.prepare(DataLoader(range(ITEMS), batch_size=batch_size, sampler=sampler, **options))
 
 
 def train(sampler, loader, batches=None):

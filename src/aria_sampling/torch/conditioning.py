@@ -145,9 +145,7 @@ class RandomConditioning:
             raise RuntimeError(
                 f"observe() was called twice for the batch of round {round_}: report the losses of a batch once"
             )
-        if (counts := self._counts.get(round_)) is None:
-            raise RuntimeError(f"observe() of round {round_}, which this RandomConditioning did not draw")
-        length = counts[self._ranks.rank]
+        length = self._rows_of("observe", round_)[self._ranks.rank]
         if on_device(losses):
             rows: Any = pack(torch.arange(length), losses)
         else:
@@ -165,9 +163,9 @@ class RandomConditioning:
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
         round_ = self._inbox.reporting("step").round
+        counts = self._rows_of("step", round_)
         rows = self._reported[1] if self._reported[0] == round_ else np.empty((0, 2), np.int64)
         self._reported = (-1, None)
-        counts = self._counts[round_]
         if self._ranks.size > 1:
             lag = self.allocator.lag
             arrived = self._ranks.gather(torch.as_tensor(rows), room=max(counts), round_=round_, lag=lag)
@@ -177,6 +175,12 @@ class RandomConditioning:
             self._inbox.put(lambda: self._close(transfer.arrays(), counts), wait=True)
         else:
             self._inbox.put(lambda: self._close([rows], counts), wait=False)
+
+    def _rows_of(self, what: str, round_: int) -> list[int]:
+        """Return how many rows each rank has in an open round; RuntimeError if it was drawn by somebody else."""
+        if round_ not in self._counts:
+            raise RuntimeError(f"{what}() of round {round_}, which this RandomConditioning did not draw")
+        return self._counts[round_]
 
     def _close(self, parts: list[Any], counts: list[int]) -> None:
         """Credit the losses of all ranks and close the round; ranks that reported none have none."""
