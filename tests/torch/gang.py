@@ -66,7 +66,7 @@ def _serve(rank, size, rendezvous, pipe):
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    options = {"init_method": rendezvous, "rank": rank, "world_size": size, "timeout": timedelta(seconds=60)}
+    options = {"init_method": rendezvous, "rank": rank, "world_size": size, "timeout": timedelta(seconds=40)}
     dist.init_process_group("gloo", **options)
     groups = {size: None}  # None: the default group
     if size > 2:

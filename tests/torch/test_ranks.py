@@ -223,6 +223,15 @@ def test_random_conditioning_on_ranks_with_no_switched_rows(gang, chance):
     assert any(items for _, items, *_ in alone["seen"]) == (chance > 0)
 
 
+@pytest.mark.parametrize("lag", [0, 2])
+def test_random_conditioning_where_a_rank_has_no_loss_to_report(gang, lag):
+    """It calls step() where the others observe: its rows count as rows without a loss, not as rows without error."""
+    settings = {"lag": lag, "paired": "all", "silent": 4}
+    alone = one_process(jobs.conditioning, **settings)
+    assert run(gang, 4, Job(jobs.conditioning, settings)) == alone
+    assert alone["digest"] != one_process(jobs.conditioning, lag, "all")["digest"]
+
+
 def test_own_items_may_be_given_on_some_ranks_only(gang):
     """The others count as not in the pool; and all ranks end alike."""
     assert run(gang, 4, jobs.conditioning, 0, "some")["digest"] != one_process(jobs.conditioning, 0, "none")["digest"]
