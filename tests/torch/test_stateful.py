@@ -432,7 +432,10 @@ def old_pool():
 
 @pytest.mark.parametrize("name", ["allocator", "allocator_early"])
 def test_an_allocator_goes_on_from_schema_1(name):
-    """Four more rounds at lag 2 draw what that version drew: from the middle of a run, and from its first rounds."""
+    """Four more rounds at lag 2 draw what that version drew: from the middle of a run, and from its first rounds.
+
+    Weights may differ in their last bits, as bit identity is promised within a version.
+    """
     one = aria.Allocator(old_pool(), target="uniform", seed=11, lag=2)
     one.load_state_dict(old_state(name))
     assert one.state_dict()["schema"] == 2
@@ -444,7 +447,9 @@ def test_an_allocator_goes_on_from_schema_1(name):
         draw = one.open_rounds[0]
         one.observe(draw.regions, loss_of(draw))
         one.step()
-    assert seen == OLD[name]["then"]
+    then = OLD[name]["then"]
+    assert [draw.pop("weights") for draw in seen] == [pytest.approx(draw["weights"], rel=1e-12) for draw in then]
+    assert seen == [{"round": draw["round"], "items": draw["items"]} for draw in then]
 
 
 def test_a_sampler_goes_on_from_schema_1():
