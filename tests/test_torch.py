@@ -122,3 +122,11 @@ def test_reported_counts_batches_as_they_are_reported():
     for number, index in enumerate(islice(loader, 3), 1):
         sampler.observe(index, torch.ones(len(index)))
         assert sampler.reported == number
+
+
+@pytest.mark.parametrize("index", [[ITEMS], [-1]])
+def test_an_index_beyond_the_dataset_is_refused(index):
+    sampler, loader = loaded(False)
+    next(iter(loader))
+    with pytest.raises(ValueError, match=r"indices: expected values in \[0, 23\)"):
+        sampler.observe(index, [1.0])

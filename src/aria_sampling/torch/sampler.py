@@ -247,7 +247,7 @@ class AriaSampler(Sampler[int]):
         if on_device(indices, losses):
             rows: Any = pack(indices, losses)
         else:
-            items = int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
+            items = self._rows_given(indices)
             values = float_vector("losses", to_array(losses), length=len(items))
             before: list[IntArray] = [part[:, 0] for part in parts if isinstance(part, np.ndarray)]
             match_rows(np.concatenate([*before, items]) if before else items, draw)
@@ -303,13 +303,20 @@ class AriaSampler(Sampler[int]):
             RuntimeError: No batch is open.
         """
         draw = self._inbox.reporting("weights")
-        items = int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
+        items = self._rows_given(indices)
         weights = torch.as_tensor(draw.weights[match_rows(items, draw)].astype(np.float32))
         return weights.to(indices.device) if isinstance(indices, Tensor) else weights
 
     def synchronize(self) -> None:
         """Wait for all feedback that is on its way, so that the allocator has taken in every closed batch."""
         self._inbox.settle()
+
+    def _rows_given(self, indices: Any) -> IntArray:
+        """Return dataset indices as int64 [m]; ValueError for anything else."""
+        try:
+            return int_vector("indices", to_array(indices), high=self.allocator.partition.n_items)
+        except ValueError as error:
+            raise ValueError(f"{error}; the index of a sample is its number in the dataset: see WithIndex") from None
 
     def _room(self, draw: Draw) -> int:
         """Return the most rows of a round that one rank can have."""
