@@ -168,7 +168,7 @@ def opened(folder):
 
 def test_a_loss_that_is_averaged(folder):
     mixture, batch = opened(folder)
-    with pytest.raises(ValueError, match=r"losses: .*already averaged.*use reduction='none'"):
+    with pytest.raises(ValueError, match=r"losses: .*already averaged.*reduction='none'"):
         mixture.observe(batch["region"], torch.ones(BATCH).mean())
 
 

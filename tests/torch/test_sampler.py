@@ -125,8 +125,8 @@ def test_reported_counts_batches_as_they_are_reported():
 
 
 @pytest.mark.parametrize("index", [[ITEMS], [-1]])
-def test_an_index_beyond_the_dataset_names_what_to_use(index):
+def test_an_index_beyond_the_dataset_is_refused(index):
     sampler, loader = loaded(False)
     next(iter(loader))
-    with pytest.raises(ValueError, match="number in the dataset: see WithIndex"):
+    with pytest.raises(ValueError, match=r"indices: expected values in \[0, 23\)"):
         sampler.observe(index, [1.0])
