@@ -1,4 +1,4 @@
-"""Runs `training` in processes that are killed, and started again, until it is done; then compares with a run left alone.
+"""Runs `training` in processes that are killed and started again until it is done; compares with a run left alone.
 
 Processes are forked from a server that has imported torch (`multiprocessing`'s forkserver), so that one costs little.
 """
@@ -124,7 +124,7 @@ def compare(straight: Run, killed: Run, outcome: Outcome) -> None:
 
 
 def campaign(plan: Plan, *, points=(), random_kills: int = 0, seed: int = 0) -> Outcome:
-    """Kill runs of `plan` at each of `points`, (name, nth), then at random moments, and compare each with one left alone."""
+    """Kill runs of `plan` at each of `points`, (name, nth), then at random moments; compare with one left alone."""
     outcome = Outcome(plan)
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ from tests.faults.training import MODES, PLANTS, Plan
 
 needs_fork = "forkserver" not in multiprocessing.get_all_start_methods()
 pytestmark = pytest.mark.skipif(needs_fork, reason="processes are forked here")
-# In the loader, between observe(step=False) and step(), before the optimizer has stepped, while a checkpoint is written.
+# In the loader, between observe(step=False) and step(), before the optimizer step, while a checkpoint is written.
 FEW = {
     "loader": [("fetch", 57), ("parts", 9), ("write", 3)],
     "workers": [("fetch", 3), ("reported", 12), ("worker", 5)],
