@@ -43,7 +43,7 @@ def server():
     return context
 
 
-def _kill_group(process) -> None:
+def kill_group(process) -> None:
     """End a process with all its children: a loader's worker whose parent died while it started never notices."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ class Run:
             process.kill()  # the main process alone: nobody tidies up
         process.join(HANG)
         hung = process.is_alive()
-        _kill_group(process)
+        kill_group(process)
         place = (self.folder / "place").read_bytes()[0]
         end = {"code": process.exitcode, "hung": hung, "at": POINTS[place - 1] if place else "before the start"}
         if process.exitcode not in (0, -9):
