@@ -1,6 +1,6 @@
 """A job of several gloo processes: what each rank does, and how a job is started, disturbed and judged.
 
-No model: losses are a function of item and round, so that any number of ranks can compute them. Every rank notes a digest
+No model: losses are a function of item and round, so that any number of ranks can compute them. Every rank notes digests
 of its allocation as it goes; rank 0 writes checkpoints.
 """
 
@@ -99,7 +99,7 @@ class Member:
     indices = iter(())
 
     def sample(self) -> None:
-        """Train on this rank's rows of a batch, of which some have no loss, some NaN, and now and then half none at all."""
+        """Train on this rank's rows of a batch, some without a loss, some NaN, now and then half of it none."""
         batch = self.round % -(-EPOCH // BATCH)
         size = min(BATCH, EPOCH - batch * BATCH)
         begin, end = (size * r // self.job.world for r in (self.rank, self.rank + 1))

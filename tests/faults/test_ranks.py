@@ -1,4 +1,4 @@
-"""Several gloo processes: bit-equal on any number of ranks, an error and no hang when one dies, and a job that resumes."""
+"""Several gloo processes: equal to the bit on any number of ranks, an error and no hang when one dies, a resumed job."""
 
 import multiprocessing
 
