@@ -23,17 +23,21 @@ AVERAGED = (
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
-    """Return `value` as an int in ``[low, high]``; raise ValueError for anything else."""
-    expected = f"an integer >= {low}" if high is None else f"an integer in [{low}, {high}]"
+    """Return `value` as an int in ``[low, high]``, never more than an int64; raise ValueError for anything else."""
+    expected = f"an integer >= {low} that fits an int64" if high is None else f"an integer in [{low}, {high}]"
+    high = _INT64_MAX if high is None else high
     if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}={value!r}: expected {expected}, got a bool")
     try:
         number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
-    if number < low or (high is not None and number > high):
+    if number < low or number > high:
         raise ValueError(f"{name}={number}: expected {expected}")
     return number
+
+
+_INT64_MAX = 2**63 - 1
 
 
 def real(

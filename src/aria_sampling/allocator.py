@@ -30,7 +30,7 @@ from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
-from aria_sampling.drawing import Draw, draw_rows, forced_regions
+from aria_sampling.drawing import Cursors, Draw, draw_rows, forced_regions
 from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
 from aria_sampling.partition import Partition
 from aria_sampling.progress import SCHEMA, Progress, check_schema
@@ -51,6 +51,11 @@ class _OpenRound:
     counts: IntArray
     fed_regions: list[IntArray] = field(default_factory=list[IntArray])
     fed_losses: list[FloatArray] = field(default_factory=list[FloatArray])
+
+    def pass_by(self, cursors: Cursors) -> None:
+        """Move `cursors` from before this draw to after it."""
+        cursors.announce(len(self.draw.items), self.present)
+        cursors.advance(self.visited, self.counts)
 
 
 class Allocator:
@@ -99,7 +104,7 @@ class Allocator:
         self.estimator = _instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
         self.policy = _instance("policy", Proportional() if policy is None else policy, Policy)
         self.seed = integer("seed", seed, low=0, high=2**64 - 1)
-        self._lag = integer("lag", lag, low=0)
+        self._lag = integer("lag", lag, low=0, high=_MOST_LAG)
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
@@ -139,7 +144,7 @@ class Allocator:
 
     @lag.setter
     def lag(self, value: int) -> None:
-        value = integer("lag", value, low=0)
+        value = integer("lag", value, low=0, high=_MOST_LAG)
         if value != self._lag and (self.round or self._open_rounds):
             raise RuntimeError(
                 f"lag={value}: the allocation has begun with lag={self._lag}, and its stream depends on it"
@@ -161,7 +166,7 @@ class Allocator:
             ValueError: n is no positive integer, or `present` no vector of regions. Nothing is changed.
             FeedbackLagError: The feedback this draw needs has not arrived: lag is too small.
         """
-        return self._open(integer("n", n, low=1), present)
+        return self._open(integer("n", n, low=1, high=_MOST_ROWS), present)
 
     def skip(self, *, present: Any = None) -> Draw:
         """Open a round that draws nothing, so that rounds keep step with training steps that need no draw.
@@ -178,22 +183,27 @@ class Allocator:
         if len(self._open_rounds) > self.lag:
             raise FeedbackLagError(_lag_message(self.round, len(self._open_rounds), self.lag))
         round_ = self.round + len(self._open_rounds)
-        cursors = self._ahead
-        cursors.announce(n, present)
-        draw = draw_rows(
-            self.partition,
-            self._probabilities(round_),
-            n,
-            forced=self._forced_regions(n),
-            visits=cursors.visits,
-            seed=self.seed,
-            round_=round_,
-            target=self.target,
-            correction=self.correction,
-        )
-        visited, counts = np.unique(draw.regions, return_counts=True)
-        cursors.advance(visited, counts)
-        self._open_rounds.append(_OpenRound(draw, present, visited, counts))
+        try:
+            self._ahead.announce(n, present)
+            draw = draw_rows(
+                self.partition,
+                self._probabilities(round_),
+                n,
+                forced=self._forced_regions(n),
+                visits=self._ahead.visits,
+                seed=self.seed,
+                round_=round_,
+                target=self.target,
+                correction=self.correction,
+            )
+            opened = _OpenRound(draw, present, *np.unique(draw.regions, return_counts=True))
+            self._ahead.advance(opened.visited, opened.counts)
+        except BaseException:  # out of memory, a policy of the user's, Ctrl-C: the next draw must not notice
+            self._ahead = self._progress.cursors.copy()
+            for earlier in self._open_rounds:
+                earlier.pass_by(self._ahead)
+            raise
+        self._open_rounds.append(opened)
         return draw
 
     def _forced_regions(self, n: int) -> IntArray:
@@ -236,8 +246,7 @@ class Allocator:
         )
         progress = self._progress
         progress.learn(self.estimator, self.policy, feedback)
-        progress.cursors.announce(len(opened.draw.items), opened.present)
-        progress.cursors.advance(opened.visited, opened.counts)
+        opened.pass_by(progress.cursors)
         progress.forced += opened.draw.forced
         self._open_rounds.popleft()
 
@@ -390,6 +399,8 @@ class Allocator:
         return {**settings, "target": target}
 
 
+_MOST_ROWS = 2**31 - 1  # of a round
+_MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
 _SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "seed", "lag")
 
 
