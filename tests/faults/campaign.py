@@ -40,7 +40,7 @@ def kills(*, quick: bool) -> dict[str, Any]:
     problems = [f"{outcome.plan.mode}: {problem}" for outcome in outcomes for problem in outcome.problems]
     return {
         "runs": {outcome.plan.mode: {"starts": outcome.starts, "replayed": outcome.replayed} for outcome in outcomes},
-        "kills": [kill for outcome in outcomes for kill in outcome.kills],
+        "kills": [{**kill, "why": ""} for outcome in outcomes for kill in outcome.kills],  # a trace names folders
         "planted": noticed,
         "problems": problems + [f"did not notice: {plant}" for plant, said in noticed.items() if not said],
     }
