@@ -145,7 +145,9 @@ class Allocator:
     @lag.setter
     def lag(self, value: int) -> None:
         value = integer("lag", value, low=0, high=_MOST_LAG)
-        if value != self._lag and (self.round or self._open_rounds):
+        if value == self._lag:
+            return
+        if self.round or self._open_rounds:
             raise RuntimeError(
                 f"lag={value}: the allocation has begun with lag={self._lag}, and its stream depends on it"
             )

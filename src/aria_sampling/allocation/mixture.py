@@ -40,6 +40,8 @@ class Mixture(Policy):
             if not isinstance(policy, Policy) or policy.baseline is not None:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ValueError(f"policies[{index}]={policy!r}: expected a Policy that is not a baseline")
         if self.weights is not None:
+            if not isinstance(self.weights, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"weights={self.weights!r}: expected a tuple of numbers, one a policy")
             if len(self.weights) != len(self.policies):
                 raise ValueError(f"weights: expected {len(self.policies)}, one a policy, got {len(self.weights)}")
             for index, weight in enumerate(self.weights):

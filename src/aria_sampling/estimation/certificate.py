@@ -14,7 +14,7 @@ import numpy as np
 
 from aria_sampling import bounds
 from aria_sampling._typing import FloatArray, State
-from aria_sampling._validation import real
+from aria_sampling._validation import as_array, real
 from aria_sampling.estimation.ema import Ema
 
 __all__ = ["Certificate", "certify"]
@@ -86,7 +86,10 @@ def certify(ema: Ema, state: State, *, drift: Any, sigma: Any, alpha: float, ada
 
 def _per_region(name: str, value: Any, n_regions: int) -> FloatArray:
     """Return `value` as float64 [n_regions]; ValueError unless a number or vector, finite and not negative."""
-    array = np.asarray(value, dtype=np.float64)
+    array = as_array(name, value, "a number, or one a region")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    array = array.astype(np.float64)
     if array.shape not in ((), (n_regions,)):
         raise ValueError(f"{name}: expected a number or {n_regions} numbers, one a region, got shape {array.shape}")
     if not (np.isfinite(array) & (array >= 0)).all():

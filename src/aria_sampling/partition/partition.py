@@ -193,7 +193,7 @@ class Partition:
 
 def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
     """Return `names` as a tuple of text; ValueError unless a sequence (so in an order) of one name a region."""
-    if isinstance(names, str | bytes | Set | Mapping) or not hasattr(names, "__len__"):
+    if isinstance(names, str | bytes | Set | Mapping) or not getattr(names, "__len__", None) or np.ndim(names) != 1:
         raise ValueError(f"names: expected a sequence of {n_regions} names, got {names!r}")
     if len(names) != n_regions:
         raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")

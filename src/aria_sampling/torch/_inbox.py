@@ -51,5 +51,4 @@ class Inbox:
             self._close_oldest()
 
     def _close_oldest(self) -> None:
-        self.waiting[0]()
-        self.waiting.popleft()
+        self.waiting.popleft()()  # if it fails, its round is open still, and can be reported again

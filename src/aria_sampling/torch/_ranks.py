@@ -37,6 +37,8 @@ class Ranks:
         self._group = group
         self._check_every = integer("check_every", check_every, low=1)
         self._digests: dict[int, str] = {}  # by number of closed rounds
+        self._loaded = False  # a state that no digest was taken of yet
+        self._side: torch.cuda.Stream | None = None
         self._room = 0  # rows of any rank in the last `exchange`: so many fit without asking twice
 
     @property
@@ -51,12 +53,14 @@ class Ranks:
 
     def note(self, closed: int, digest: Callable[[], str]) -> None:
         """Remember the digest of the state after `closed` rounds, if it is one to be compared."""
-        if self.size > 1 and closed % self._check_every == 0:
+        if self.size > 1 and (self._loaded or closed % self._check_every == 0):
             self._digests[closed] = digest()
+            self._loaded = False
 
     def forget(self) -> None:
         """Forget all digests: another state was loaded."""
         self._digests.clear()
+        self._loaded = True
 
     def gather(self, rows: Tensor, *, room: int, round_: int, lag: int) -> Callable[[], list[IntArray]]:
         """Begin to collect the rows of all ranks; return a function that waits for them, and gives them by rank.
@@ -70,7 +74,7 @@ class Ranks:
             round_: Number of the round.
             lag: Of the allocator: rounds before ``round_ - lag`` are closed on every rank by now.
         """
-        settled = max(round_ - lag, 0) // self._check_every * self._check_every
+        settled = max((closed for closed in self._digests if closed <= max(round_ - lag, 0)), default=0)
         self._digests = {closed: digest for closed, digest in self._digests.items() if closed >= settled}
         digest = int(self._digests.get(settled, "0")[:15], 16)  # 60 bits, which an int64 holds
         arrived = self._all_gather(rows, [[len(rows), round_], [digest, settled]], room, self._device(host=False))
@@ -99,26 +103,31 @@ class Ranks:
         self, rows: Tensor, header: list[list[int]], room: int, device: torch.device
     ) -> Callable[[], list[IntArray]]:
         """Begin an all-gather of two lines of header and up to `room` rows; return a function that waits for it."""
-        payload = torch.zeros((2 + room, 2), dtype=torch.int64, device=device)
-        payload[:2] = torch.tensor(header)
-        payload[2 : 2 + len(rows)] = rows
-        parts = [torch.empty_like(payload) for _ in range(self.size)]
-        begin: Any = dist.all_gather  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        work: Any = begin(parts, payload, group=self._group, async_op=True)
-        if not payload.is_cuda:
+        if device.type != "cuda":
+            payload = _payload(rows.to(device), header, room, device)
+            parts = [torch.empty_like(payload) for _ in range(self.size)]
+            work = self._begin(parts, payload)
 
             def wait() -> list[IntArray]:
                 work.wait()
                 return Transfer(*parts).arrays()
 
             return wait
-        side = torch.cuda.Stream(device)  # so that no training step waits for the collective
-        with torch.cuda.stream(side):
-            work.wait()
+        # All on a stream of its own: no training step waits for it, nor reuses the memory that it reads and writes.
+        self._side = torch.cuda.Stream(device) if self._side is None else self._side
+        self._side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._side):
+            payload = _payload(rows, header, room, device)
+            parts = [torch.empty_like(payload) for _ in range(self.size)]
+            self._begin(parts, payload).wait()
             transfer = Transfer(*parts)
-        for part in parts:
-            part.record_stream(side)
+        if rows.is_cuda:
+            rows.record_stream(self._side)
         return transfer.arrays
+
+    def _begin(self, parts: list[Tensor], payload: Tensor) -> Any:
+        begin: Any = dist.all_gather  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return begin(parts, payload, group=self._group, async_op=True)
 
     def _device(self, *, host: bool) -> torch.device:
         """Return where tensors of a collective have to be: on the host if the group can do that and it is wanted."""
@@ -136,3 +145,13 @@ class Ranks:
                 "of all ranks the same arguments, seed included; load the same state on every rank; and call "
                 "observe() or step() on every rank for every batch"
             )
+
+
+def _payload(rows: Tensor, header: list[list[int]], room: int, device: torch.device) -> Tensor:
+    """Return header and rows as int64 [2 + room, 2] on `device`, without waiting for it."""
+    payload = torch.zeros((2 + room, 2), dtype=torch.int64, device=device)
+    for begin, part in ((0, torch.tensor(header)), (2, rows)):
+        # from pageable memory the copy would wait for the device
+        source = part.pin_memory() if device.type == "cuda" and not part.is_cuda else part
+        payload[begin : begin + len(part)].copy_(source, non_blocking=True)
+    return payload

@@ -189,11 +189,12 @@ class AriaSampler(Sampler[int]):
         if self._stream is not None and self._stream.ended and closed == self._stream.closed:
             warnings.warn(
                 f"an epoch of {self._batches} batches was drawn to its end and none of them was observed, so it is "
-                "drawn again: call observe() or step() once for every batch",
+                "drawn again: call observe() or step() once for every batch; if the loader has drop_last=True, say so "
+                "to the sampler, too",
                 stacklevel=4,
             )
         self._forget_open()
-        if closed - self._epoch_start >= self._batches:
+        if not 0 <= closed - self._epoch_start < self._batches:
             self._epoch_start = closed
         self._stream, stream.closed, stream.batch = stream, closed, closed - self._epoch_start
         self._ranks.note(closed, self.allocator.digest)
@@ -251,7 +252,9 @@ class AriaSampler(Sampler[int]):
         parts = self._parts if self._parts_round == draw.round else []
         on_host: list[IntArray] = [part[:, 0] for part in [*parts, rows] if not isinstance(part, Tensor)]
         if on_host:
-            match_rows(np.concatenate(on_host), draw)  # those on an accelerator when they are read
+            match_rows(np.concatenate(on_host), draw)
+        elif not on_device(indices):  # the rows at least can be checked before the losses are read
+            match_rows(self._rows_given(indices), draw)
         reported, room = sum(map(len, parts)) + len(rows), self._room(draw)
         if reported > room:
             raise ValueError(
@@ -285,6 +288,8 @@ class AriaSampler(Sampler[int]):
             self._inbox.put(lambda: self._close(draw, transfer.arrays()[0]), wait=True)
         else:
             self._inbox.put(lambda: self._close(draw, rows), wait=False)
+        if self._snapshots:  # a stateful loader may hand out the snapshot of this batch now
+            self._inbox.settle()
 
     def weights(self, indices: Any) -> Tensor:
         """Return the importance weight of each row of the batch being reported: ``(q / p) ** correction``.
