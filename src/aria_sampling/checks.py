@@ -25,6 +25,7 @@ from aria_sampling.partition import Partition
 __all__ = ["check_estimator", "check_partitioner", "check_policy"]
 
 _REGIONS = 7
+_REPR = "its repr names its settings and no address, since saved states are compared by it: make it a frozen dataclass"
 _FIELDS = ("mean", "stderr", "count", "age")
 
 
@@ -35,6 +36,7 @@ def check_estimator(estimator: Estimator) -> None:
         AssertionError: A promise of `Estimator` is broken; the message says which.
     """
     _require(Estimator in type(estimator).__mro__, f"{estimator!r} is not an Estimator")
+    _require(" at 0x" not in repr(estimator), _REPR)
     state = estimator.init(_REGIONS)
     _check_state("init", state)
     cold = estimator.estimate(state)
@@ -86,6 +88,7 @@ def check_policy(policy: Policy) -> None:
         AssertionError: A promise of `Policy` is broken; the message says which.
     """
     _require(Policy in type(policy).__mro__, f"{policy!r} is not a Policy")
+    _require(" at 0x" not in repr(policy), _REPR)
     state = policy.init(_REGIONS)
     _check_state("init", state)
     start, form = policy.log_phi(state), _form(state)

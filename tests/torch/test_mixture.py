@@ -394,3 +394,38 @@ def test_states_of_other_mixtures_are_refused_with_nothing_changed():
         assert target.state_dict() == before
     with pytest.raises(aria.StateError, match="source with a state of its own, this one has none"):
         make("plain").load_state_dict(state)
+
+
+class Flaky:
+    """Fails once, as a network does; what is left of its iterator looks ended."""
+
+    def __init__(self):
+        self.failed = False
+
+    def __iter__(self):
+        for number in range(100):
+            if number == 7 and not self.failed:
+                self.failed = True
+                raise OSError("connection reset")
+            yield number
+
+
+def test_a_source_that_fails_loses_nothing_in_silence():
+    mixture = RegionMixture({"flaky": Flaky(), "sound": range(100)}, batch_size=4, num_samples=400)
+    saved, seen = mixture.state_dict(), []
+    try:
+        for region, sample in DataLoader(mixture, batch_size=4):
+            seen.append((region.tolist(), sample.tolist()))
+            mixture.observe(region, 1.0 + region)
+            saved = mixture.state_dict()
+    except OSError:
+        pass
+    else:
+        pytest.fail("the source should have failed")
+    with pytest.raises(RuntimeError, match="a source failed in the middle of a round"):
+        list(mixture)
+    mixture.load_state_dict(saved)
+    seen += [(region.tolist(), sample.tolist()) for region, sample in islice(DataLoader(mixture, batch_size=4), 1)]
+    for number in range(2):
+        samples = [s for regions, values in seen for r, s in zip(regions, values, strict=True) if r == number]
+        assert samples == list(range(len(samples)))

@@ -32,13 +32,20 @@ class Source:
         self._cycle = 0
         self._position = 0  # samples taken in this cycle
         self._state: dict[str, Any] | None = None  # of now, if known
+        self.lost = False  # its place, since a source of the mixture failed half-way through a round
 
     def take(self) -> Any:
         """Return the next sample.
 
         Raises:
             ValueError: It is empty, or an iterator that has ended.
+            RuntimeError: It is `lost`.
         """
+        if self.lost:
+            raise RuntimeError(
+                f"region {self._name!r}: a source failed in the middle of a round, and samples of that round are lost; "
+                "load a state saved before to go on"
+            )
         self._state = None
         if self._iterator is None:
             self._iterator = self._start()
@@ -87,7 +94,7 @@ class Source:
 
     def go_to(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken; `check` it first. Without a state of its own, samples are skipped."""
-        self._state = None
+        self._state, self.lost = None, False
         if self._once and not state["own"]:
             return  # it is there already
         self._cycle, self._position = state["cycle"], state["position"]

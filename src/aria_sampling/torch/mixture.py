@@ -145,7 +145,13 @@ class RegionMixture(IterableDataset[Any]):
         self._taken = {key: value for key, value in self._taken.items() if key >= self.allocator.round}
         if round_ not in self._taken:
             before = [source.state() for source in self._sources]
-            self._taken[round_] = before, [_labelled(region, self._sources[region].take()) for region in regions]
+            try:
+                samples = [_labelled(region, self._sources[region].take()) for region in regions]
+            except BaseException:  # what was taken of the others cannot be put back: going on would skip it in silence
+                for source in self._sources:
+                    source.lost = True
+                raise
+            self._taken[round_] = before, samples
         return self._taken[round_][1]
 
     # -- feedback --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,39 +20,11 @@ from aria_sampling.allocator import Allocator, Draw
 from aria_sampling.torch._inbox import Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import match_rows, pack, unpack
+from aria_sampling.torch._stream import Stream
 from aria_sampling.torch._transfer import Transfer, on_device, to_array
 from aria_sampling.torch.lag import explained
 
 __all__ = ["AriaSampler"]
-
-
-class _Stream(Iterator[int]):
-    """One pass of a loader over a sampler: torchdata's StatefulDataLoader saves it, others just iterate."""
-
-    def __init__(
-        self,
-        rows: Callable[[_Stream], list[int]],
-        save: Callable[[_Stream], dict[str, Any]],
-        load: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self._next_rows, self._save, self._load = rows, save, load
-        self._rows: Iterator[int] = iter(())
-        self.batch = -1  # the next one of the epoch; -1: nothing was asked for yet
-        self.closed = -1  # rounds closed when it began
-        self.ended = False
-
-    def __next__(self) -> int:
-        try:
-            return next(self._rows)
-        except StopIteration:
-            self._rows = iter(self._next_rows(self))
-            return next(self._rows)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._save(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._load(take(state, "sampler", dict))
 
 
 class AriaSampler(Sampler[int]):
@@ -117,7 +89,7 @@ class AriaSampler(Sampler[int]):
         self._inbox = Inbox(allocator)
         self._parts: list[Any] = []  # rows reported of the round that is being reported
         self._parts_round = -1
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self._snapshots: deque[dict[str, Any]] = deque()  # handed to stateful loaders while their batch is in flight
 
     def _check_sizes(self) -> None:
@@ -168,7 +140,7 @@ class AriaSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield what is left of the epoch, or a new one if nothing is; nothing is drawn before it is asked for."""
-        return _Stream(self._next_rows, self._snapshot, self.load_state_dict)
+        return Stream(self._next_rows, self._snapshot, self.load_state_dict)
 
     def set_epoch(self, epoch: int) -> None:
         """Record the epoch. The stream varies by round already, so nothing else depends on it."""
@@ -182,7 +154,7 @@ class AriaSampler(Sampler[int]):
         """Return which rows of a round of n are this rank's."""
         return slice(n * self.rank // self.num_replicas, n * (self.rank + 1) // self.num_replicas)
 
-    def _begin(self, stream: _Stream) -> None:
+    def _begin(self, stream: Stream) -> None:
         """Let `stream` yield from the last closed round on; it takes the place of any earlier one."""
         self._inbox.settle()
         closed = self.allocator.round
@@ -199,7 +171,7 @@ class AriaSampler(Sampler[int]):
         self._stream, stream.closed, stream.batch = stream, closed, closed - self._epoch_start
         self._ranks.note(closed, self.allocator.digest)
 
-    def _next_rows(self, stream: _Stream) -> list[int]:
+    def _next_rows(self, stream: Stream) -> list[int]:
         """Return this rank's rows of the next batch; StopIteration at the end of the epoch."""
         if stream.batch < 0:
             self._begin(stream)
@@ -375,7 +347,7 @@ class AriaSampler(Sampler[int]):
         self._parts, self._parts_round, self._stream = [], -1, None
         self._snapshots.clear()
 
-    def _snapshot(self, stream: _Stream) -> dict[str, Any]:
+    def _snapshot(self, stream: Stream) -> dict[str, Any]:
         """Return what a stateful loader keeps with the batch just drawn.
 
         It takes its snapshot when it queues a batch, and hands it out after the batch was trained on. So the
