@@ -1,7 +1,7 @@
 """A job of several gloo processes: what each rank does, and how a job is started, disturbed and judged.
 
-No model: losses are a function of item and round, so that any number of ranks can compute them. Every rank notes digests
-of its allocation as it goes; rank 0 writes checkpoints.
+No model: losses are a function of item and round, so that any number of ranks can compute them. Every rank notes
+digests of its allocation as it goes; rank 0 writes checkpoints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several gloo processes: equal to the bit on any number of ranks, an error and no hang when one dies, a resumed job."""
+"""Several gloo processes: equal to the bit on any number of ranks; an error, no hang, and a resumed job if one dies."""
 
 import multiprocessing
 
