@@ -30,7 +30,7 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
         raise ValueError(f"{name}={value!r}: expected {expected}, got a bool")
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # whatever an object's __index__ raises
         raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
     if number < low or number > high:
         raise ValueError(f"{name}={number}: expected {expected}")
@@ -56,7 +56,7 @@ def real(
         raise ValueError(f"{name}={value!r}: expected {expected}, not a bool or text")
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever an object's __float__ raises
         raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
     below = number <= low if open_low else number < low
     above = number >= high if open_high else number > high

@@ -45,7 +45,7 @@ class Ema(Estimator):
     def __post_init__(self) -> None:
         """Check the arguments."""
         real("rate", self.rate, low=0, high=1, open_low=True)
-        if self.per not in ("sample", "visit"):
+        if not isinstance(self.per, str) or self.per not in ("sample", "visit"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"per={self.per!r}: expected 'sample' or 'visit'")
 
     def init(self, n_regions: int) -> State:

@@ -23,9 +23,15 @@ def on_device(*values: Any) -> bool:
 
 
 def to_array(value: Any) -> Any:
-    """Return a tensor as an array (floats as float64, exactly), waiting for its device; anything else as it came."""
+    """Return a tensor as an array (floats as float64, exactly), waiting for its device; anything else as it came.
+
+    Raises:
+        ValueError: A tensor that is not dense.
+    """
     if not isinstance(value, Tensor):
         return value
+    if value.layout != torch.strided:
+        raise ValueError(f"expected a dense tensor, got one of layout {value.layout}: pass its to_dense()")
     host = value.detach().cpu()  # before the conversion: some devices have no float64
     return (host.double() if host.is_floating_point() else host).numpy()
 

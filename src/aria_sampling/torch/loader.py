@@ -60,7 +60,15 @@ def dataloader(
     for name in ("sampler", "batch_sampler", "shuffle"):
         if kwargs.get(name):
             raise ValueError(f"{name}={kwargs[name]!r}: the allocator decides what is drawn; leave this out")
-    n_items = len(dataset)
+    if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"allocator: expected an Allocator, got {allocator!r}")
+    try:
+        n_items = len(dataset)
+    except TypeError:
+        raise ValueError(
+            f"dataset: expected a map-style one, which has a length, got {type(dataset).__name__}; RegionMixture draws "
+            "from streams"
+        ) from None
     if n_items != allocator.partition.n_items:
         raise ValueError(f"dataset: expected {allocator.partition.n_items} items as in the partition, got {n_items}")
     sampler = AriaSampler(

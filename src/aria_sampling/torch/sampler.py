@@ -78,6 +78,8 @@ class AriaSampler(Sampler[int]):
         self.allocator = allocator
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_samples = integer("num_samples", num_samples, low=1)
+        if not isinstance(drop_last, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"drop_last={drop_last!r}: expected True or False")
         self.drop_last = bool(drop_last)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
         self.rank = integer("rank", rank, low=0, high=self.num_replicas - 1)
