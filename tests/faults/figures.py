@@ -76,13 +76,11 @@ def ranks(result: dict[str, Any]) -> Any:
         seconds = [other["seconds"] for other in case["others"]]
         axes.plot(seconds, [place] * len(seconds), "o", color=COLOURS[0 if "killed" in case["what"] else 3], alpha=0.8)
     axes.axvline(cases[0]["timeout"], color="0.5", linestyle=":")
-    axes.text(
-        cases[0]["timeout"] + 0.15, -0.75, "timeout of the collective,\ncounted from the fault", color="0.4", fontsize=9
-    )
+    axes.text(cases[0]["timeout"] + 0.15, -0.75, "timeout of the collective", color="0.4", fontsize=9)
     axes.set_yticks(range(len(cases)), [case["what"] for case in cases])
     axes.set_ylim(len(cases) - 0.4, -1.0)
     axes.set_xlim(0, None)
-    axes.set_xlabel("seconds from the start of the job until each other rank had ended with an error")
+    axes.set_xlabel("seconds from the fault until each other rank had ended with an error")
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("When one rank is lost, no other hangs", fontsize=11)
     return figure

@@ -91,6 +91,7 @@ class Member:
         os.replace(beside, self.saved)
 
     def fail(self) -> None:
+        (self.folder / "fault").write_text(str(time.monotonic()))  # one clock for all processes of a machine
         if self.job.fault in ("killed", "frozen"):
             os.kill(os.getpid(), signal.SIGKILL if self.job.fault == "killed" else signal.SIGSTOP)
         elif self.job.fault == "diverged":
@@ -158,8 +159,11 @@ def work(job: Job, rank: int, folder: Path) -> None:
 
 
 def start(job: Job, folder: Path) -> list[dict]:
-    """Run the job until every rank has ended; return how each did: exit code, seconds, the last line it said."""
-    for old in ("meet", *(f"{name}.{rank}" for name in ("final", "digests") for rank in range(job.world))):
+    """Run the job until every rank has ended; return how each did: exit code, seconds, the last line it said.
+
+    The seconds are those since the fault, if there was one, else since the start.
+    """
+    for old in ("meet", "fault", *(f"{name}.{rank}" for name in ("final", "digests") for rank in range(job.world))):
         (folder / old).unlink(missing_ok=True)
     processes = [server().Process(target=work, args=(job, rank, folder)) for rank in range(job.world)]
     began = time.monotonic()
@@ -171,7 +175,7 @@ def start(job: Job, folder: Path) -> list[dict]:
         for rank, process in enumerate(processes):
             process.join(0.02)
             if ends[rank] is None and not process.is_alive():
-                ends[rank] = _ended(folder, rank, process.exitcode, time.monotonic() - began)
+                ends[rank] = _ended(folder, rank, process.exitcode, began)
         if job.fault == "frozen" and sum(end is not None for end in ends) == job.world - 1:
             break  # the frozen one does not end by itself
     for process in processes:
@@ -179,7 +183,9 @@ def start(job: Job, folder: Path) -> list[dict]:
     return [end or {"code": None, "seconds": None, "said": ""} for end in ends]
 
 
-def _ended(folder: Path, rank: int, code: int | None, seconds: float) -> dict:
+def _ended(folder: Path, rank: int, code: int | None, began: float) -> dict:
+    fault = folder / "fault"
+    seconds = time.monotonic() - (float(fault.read_text()) if fault.exists() else began)
     lines = [line for line in (folder / f"stderr.{rank}").read_text().splitlines() if "Error" in line]
     return {"code": code, "seconds": seconds, "said": lines[-1][:300] if code and lines else ""}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import aria_sampling as aria
@@ -73,3 +74,10 @@ def test_rows_on_the_host_are_checked_at_once_wherever_the_losses_are():
     with pytest.raises(ValueError, match="not in the oldest open batch"):
         sampler.observe(foreign, torch.ones(3, device="meta"))
     assert isinstance(sampler.allocator, aria.Allocator)
+
+
+def test_a_loader_with_another_batch_size_is_named_first():
+    sampler, _ = build()
+    for other in (2 * BATCH, BATCH + 1):
+        with pytest.raises(aria.FeedbackLagError, match=f"the loader has batch_size={other}, .* gives it {BATCH} rows"):
+            next(iter(DataLoader(range(90), batch_size=other, sampler=sampler)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from aria_sampling import FeedbackLagError
 from aria_sampling.torch import AriaSampler
+from aria_sampling.torch.lag import cover
 
 __all__ = ["check_sampler", "index_of", "refuse"]
 
@@ -55,13 +55,7 @@ def check_sampler(sampler: Any, *, rows: int, dataset: Any, lag: int) -> AriaSam
         f"the partition has {allocator.partition.n_items} items and the dataset {n_samples}: it was made for another "
         "one. Make or load the Partition that has one label for each sample of this dataset",
     )
-    if lag > allocator.lag:
-        if allocator.round or allocator.open_rounds:
-            raise FeedbackLagError(
-                f"the allocation has begun with lag={allocator.lag}, and this loader draws {lag} batches ahead: call "
-                f"attach() before the first batch, or make the Allocator with lag={lag}"
-            )
-        allocator.lag = lag
+    cover(allocator, lag)
     return sampler
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from aria_sampling._errors import FeedbackLagError
 from aria_sampling.allocator import Allocator
@@ -57,9 +57,13 @@ def cover(allocator: Allocator, needed: int, who: str = "this loader") -> None:
         allocator.lag = needed
 
 
-def explained(error: FeedbackLagError, lag: int) -> FeedbackLagError:
-    """Return `error` in terms of the loader that is iterating, if one is that draws further ahead than `lag`."""
+def explained(error: FeedbackLagError, lag: int, rows: int) -> FeedbackLagError:
+    """Return `error` in terms of the loader that is iterating.
+
+    That is if one is whose batches are not of `rows`, or that draws further ahead than `lag`.
+    """
     loaders: list[Any] = []
+    sizes: list[int] = []
     here = inspect.currentframe()
     # not of the frames that know `error`: what f_locals returns stays with its frame, which `error` holds, and an error
     # in such a circle would keep the workers of the loader waiting
@@ -73,7 +77,14 @@ def explained(error: FeedbackLagError, lag: int) -> FeedbackLagError:
                 "out. After load_state_dict() the sampler yields what is left of the epoch by itself"
             )
         loaders += [caller] if isinstance(caller, DataLoader) else []
+        sizes += [caller.batch_size] if isinstance(caller, BatchSampler) else []
         frame = frame.f_back
+    prepared = any(hasattr(loader, "base_dataloader") for loader in loaders)  # whose batches are parts of a round
+    if sizes and sizes[0] != rows and not prepared:
+        return FeedbackLagError(
+            f"the loader has batch_size={sizes[0]}, and this sampler gives it {rows} rows a round: make both the same "
+            "(the sampler's batch_size counts all ranks), or the loader with aria_sampling.torch.dataloader(...)"
+        )
     if not loaders or lag_for(loaders[-1]) <= lag:
         return error
     loader = loaders[-1]  # the outermost: it may wrap another

@@ -187,7 +187,7 @@ class AriaSampler(Sampler[int]):
         try:
             draw = self.allocator.draw(size)
         except FeedbackLagError as error:
-            raise explained(error, self.allocator.lag) from None
+            raise explained(error, self.allocator.lag, self.batch_size // self.num_replicas) from None
         stream.batch += 1
         return draw.items[self._block(size)].tolist()
 
