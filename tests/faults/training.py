@@ -255,4 +255,6 @@ def main(plan: Plan, folder: Path, point: str = "", nth: int = 0) -> None:
                 break
     job.face.synchronize()
     tracker.at("done")
-    (folder / "result.json").write_text(json.dumps({"digest": job.digest(), "rounds": job.allocator.round}))
+    unfinished = folder / "result.tmp"  # a kill may come while it is written: there is a whole result, or none
+    unfinished.write_text(json.dumps({"digest": job.digest(), "rounds": job.allocator.round}))
+    unfinished.replace(folder / "result.json")
