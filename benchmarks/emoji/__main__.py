@@ -9,11 +9,11 @@ from pathlib import Path
 from .distill import RunSettings
 from .evaluate import EvalSize
 from .figures import draw_all
-from .methods import METHODS
+from .methods import METHODS, PARTITIONS
 from .models import STUDENTS
 from .stats import table
 from .study import load_results, run_study, write_atomically
-from .world import Emoji, scenario
+from .world import POOLS, Emoji, scenario
 
 TUNING_CELL = "Animals & Nature,Food & Drink"
 
@@ -35,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=int, default=RunSettings.batch)
     run.add_argument("--lr", type=float, default=RunSettings.lr)
     run.add_argument("--lam", type=float, default=RunSettings.lam, help="rate of the exponential switch")
-    run.add_argument("--regions", type=int, default=RunSettings.n_regions)
+    run.add_argument("--regions", type=int, default=RunSettings.n_regions, help="how many, where that is free")
+    run.add_argument("--partition", choices=PARTITIONS[:3], default=RunSettings.partition)
+    run.add_argument("--pool", choices=POOLS, default=RunSettings.pool)
+    run.add_argument("--paired-share", type=float, default=RunSettings.paired_share, help="of the images, kept")
+    run.add_argument("--lag", type=int, default=RunSettings.lag, help="rounds that feedback comes late")
     run.add_argument(
         "--loss", choices=("noise", "velocity"), default=RunSettings.loss, help="squared difference of what"
     )
@@ -70,7 +74,11 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
             batch=batch,
             lr=args.lr,
             lam=args.lam,
+            partition=args.partition,
             n_regions=args.regions,
+            pool=args.pool,
+            paired_share=args.paired_share,
+            lag=args.lag,
             loss=args.loss,
             curve_every=every,
             trace_every=max(1, every // 2),

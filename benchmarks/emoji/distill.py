@@ -40,7 +40,11 @@ class RunSettings:
     batch: int = 48
     lr: float = 1e-3
     lam: float = 5.0
+    partition: str = "kmeans"
     n_regions: int = 96
+    pool: str = "all"
+    paired_share: float = 1.0
+    lag: int = 0
     loss: str = "velocity"  # squared difference of this, the networks' own output, or of the "noise" it amounts to
     curve_every: int = 100
     trace_every: int = 50
@@ -111,8 +115,8 @@ def distill(
     began = time.perf_counter()
     method = METHODS[settings.method]
     student = models.STUDENTS[settings.student](teacher).train()
-    partition = regions_of(scenario, settings.n_regions, settings.seed)
-    switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam)
+    partition = regions_of(scenario, method.partition or settings.partition, settings.n_regions, settings.seed)
+    switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
     scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.01)
     scheduler, embeddings = models.training_scheduler(), scenario.world.embeddings
@@ -145,7 +149,7 @@ def distill(
         if switch is not None:
             own = scenario.pool_item[batch.prompts[live]] if method.paired else None
             drawn = switch.draw(batch.timesteps[live], paired=own)
-            condition[live[drawn.mask]] = embeddings[scenario.pool[drawn.items]]
+            condition[live[drawn.mask]] = scenario.pool_embeddings[drawn.items]
             trace.count(drawn.regions)
             switched += len(drawn.items)
         timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)

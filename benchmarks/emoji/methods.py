@@ -5,8 +5,7 @@ Apart from `distill.py` so that the loop can be seen to be one and the same for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,32 +13,56 @@ import numpy as np
 import aria_sampling as aria
 
 from .models import TIMESTEPS
-from .world import Scenario
+from .world import Scenario, stream
+
+PARTITIONS = ("kmeans", "subgroups", "random", "unseen")
+_RANDOM_REGIONS = 401  # first word of a generator's key
 
 
 @dataclass(frozen=True)
 class Method:
-    """How conditions are drawn from the pool. `policy` is None where rows never switch."""
+    """How conditions are drawn from the pool. `policy` is None where rows never switch. Its `repr` names the run."""
 
     title: str
-    policy: Callable[[], aria.Policy] | None
-    target: str = "pool"
+    policy: aria.Policy | None
+    target: str | float | tuple[float, ...] = "pool"
     paired: bool = False  # whether rows that keep their own caption count as effort its region gets
+    floor: float = 0.2
+    estimator: aria.Estimator = field(default_factory=aria.EmaBank)
+    partition: str | None = None  # other regions than the cell's
 
+
+_D = aria.Proportional(exponent=1.0)
+_FILL = aria.Proportional(exponent=0.0)  # the discrepancy plays no part: what the target and paired rows make of it
 
 METHODS: dict[str, Method] = {
     "none": Method("no switching", None),
-    "rc": Method("random conditioning", aria.PoolPolicy),
-    "uniform": Method("uniform over regions", aria.UniformPolicy, target="uniform"),
-    "aria": Method("ARIA", lambda: aria.Proportional(exponent=1.0), target="uniform", paired=True),
-    "aria_nopaired": Method("ARIA without paired", lambda: aria.Proportional(exponent=1.0), target="uniform"),
+    "rc": Method("random conditioning", aria.PoolPolicy()),
+    "uniform": Method("uniform over regions", aria.UniformPolicy(), target="uniform"),
+    "aria": Method("ARIA", _D, target="uniform", paired=True),
+    "aria_nopaired": Method("ARIA without paired", _D, target="uniform"),
+    "aria_pool": Method("ARIA, target pool", _D, paired=True),
+    "fill": Method("ARIA without discrepancy", _FILL, target="uniform", paired=True),
+    "oracle": Method("oracle: 97% to unseen prompts", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"),
 }
 
 
-def regions_of(scenario: Scenario, n_regions: int, seed: int) -> aria.Partition:
-    """The pool cut into regions by k-means on the prompts' embeddings; labels of groups play no part."""
-    embeddings = scenario.world.embeddings[scenario.pool]
-    return aria.KMeansPartitioner(n_regions=n_regions, seed=seed).fit(embeddings)
+def regions_of(scenario: Scenario, kind: str, n_regions: int, seed: int) -> aria.Partition:
+    """The pool cut into regions.
+
+    "kmeans": on the prompts' embeddings; labels of groups play no part. "random": at random. "subgroups": Unicode's.
+    For the oracle alone, "unseen": seen and unseen ones.
+    """
+    world, emoji = scenario.world, scenario.world.prompt_emoji[scenario.pool]
+    if kind == "kmeans":
+        return aria.KMeansPartitioner(n_regions=n_regions, seed=seed).fit(scenario.pool_embeddings)
+    if kind == "random":
+        return aria.Partition.from_labels(stream(_RANDOM_REGIONS, seed).permutation(np.arange(len(emoji)) % n_regions))
+    if kind == "subgroups":
+        return aria.Partition.from_labels(np.unique(world.subgroups[emoji], return_inverse=True)[1])
+    if kind == "unseen":
+        return aria.Partition.from_labels(scenario.is_unseen[emoji].astype(np.int64))
+    raise ValueError(f"partition={kind!r}: expected one of {PARTITIONS}")
 
 
 def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
@@ -48,12 +71,18 @@ def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
     return np.bincount(partition.labels, weights=unseen, minlength=partition.n_regions) / partition.sizes
 
 
-def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float) -> Any:
+def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float, lag: int = 0) -> Any:
     """The method's `aria.RandomConditioning`, or None for no switching."""
     if method.policy is None:
         return None
     allocator = aria.Allocator(
-        partition, estimator=aria.EmaBank(), policy=method.policy(), floor=0.2, target=method.target, seed=seed
+        partition,
+        estimator=method.estimator,
+        policy=method.policy,
+        floor=method.floor,
+        target=method.target,
+        seed=seed,
+        lag=lag,
     )
     schedule = aria.ExponentialSwitch(rate=lam)
     return aria.RandomConditioning(allocator, schedule=schedule, num_train_timesteps=TIMESTEPS)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
 
+from .distill import RunSettings
 from .evaluate import METRICS
 from .methods import METHODS
 from .world import CONDITIONS, SPLITS
 
 REFERENCE = "rc"
-_CELL = ("student", "unseen", "steps", "batch", "lr", "lam", "n_regions", "loss", "evaluation")
+_CELL = tuple(f.name for f in fields(RunSettings) if f.name not in ("method", "seed", "curve_every", "trace_every"))
 _SPLIT_ORDER = ("unseen", "rare", "seen")
 _ABOUT = {
     "generation": "Generation error: mean squared difference of the student's and the teacher's image from the same "

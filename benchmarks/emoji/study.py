@@ -25,7 +25,7 @@ import aria_sampling as aria
 from . import evaluate, models
 from .distill import RunSettings, distill
 from .methods import METHODS
-from .world import CONDITIONS, DATA, SPLITS, Emoji, scenario
+from .world import CONDITIONS, DATA, SPLITS, Emoji, Scenario, scenario
 
 
 def fingerprint() -> str:
@@ -38,7 +38,9 @@ def fingerprint() -> str:
 
 def run_name(settings: RunSettings, data: str) -> str:
     """The name of a run's files: readable, and unique by a hash of everything that decides its outcome."""
-    everything = json.dumps([settings.as_json(), data, aria.__version__], sort_keys=True)
+    everything = json.dumps(
+        [settings.as_json(), repr(METHODS[settings.method]), data, aria.__version__], sort_keys=True
+    )
     return (
         f"{settings.student}-{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}"
     )
@@ -59,9 +61,13 @@ class _Worker:
         self.world, self.teacher, self.data = Emoji.load(), models.load_teacher(DATA), fingerprint()
         self.report = report
 
+    def scenario(self, settings: RunSettings) -> Scenario:
+        """What the settings make of the world."""
+        return scenario(self.world, settings.unseen, settings.pool, settings.paired_share)
+
     def answer(self, settings: RunSettings, split: str, condition: str, out: Path) -> None:
         """Puts the teacher's answers of one split into the cache."""
-        inputs = evaluate.split_inputs(scenario(self.world, settings.unseen), split, condition, settings.evaluation)
+        inputs = evaluate.split_inputs(self.scenario(settings), split, condition, settings.evaluation)
         evaluate.teacher_answers(self.teacher, self.data, inputs, out / "cache")
 
     def run(self, settings: RunSettings, out: Path) -> None:
@@ -69,7 +75,7 @@ class _Worker:
         name = run_name(settings, self.data)
         result, shown = distill(
             settings,
-            scenario(self.world, settings.unseen),
+            self.scenario(settings),
             self.teacher,
             self.data,
             out / "cache",

@@ -16,7 +16,8 @@ import numpy as np
 DATA = Path(__file__).parent / "data"
 SPLITS = ("seen", "unseen", "rare")
 CONDITIONS = ("pool", "held_out")
-_EVAL_PROMPTS = 201  # first word of a generator's key
+POOLS = ("all", "names", "long_tail", "diluted")
+_EVAL_PROMPTS, _THIN, _TAIL, _BLEND = 201, 204, 205, 206  # first words of generators' keys
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,27 @@ class Scenario:
     - *paired*: emoji whose images are there to distil on: of seen groups, not held out.
     - *pool*: prompts a condition may be drawn from: of every group, seen or not, but of no held-out concept.
     - splits: *unseen* groups; *rare*, the smallest quarter of the subgroups of the seen groups, by number of emoji;
-      *seen*, the rest. Each in two conditions: prompts in the pool, and prompts of held-out concepts.
+      *seen*, the rest. Each in two conditions: prompts of concepts the pool is made of, and of held-out concepts.
+
+    `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of the r-th subgroup,
+    in an order drawn once, only a share r^(-3/4) of its prompts. "diluted": every prompt, and four times as many
+    conditions halfway between the embeddings of two prompts of seen groups, so that the share of unseen ones falls to a
+    fifth. `paired_share`: how much of the paired emoji is kept.
     """
 
     world: Emoji
     unseen: tuple[str, ...]
+    pool_kind: str = "all"
+    paired_share: float = 1.0
 
     def __post_init__(self) -> None:
         groups = set(self.world.groups.tolist())
         if not self.unseen or not set(self.unseen) < groups:
             raise ValueError(f"unseen={self.unseen!r}: expected some, not all, of the groups {sorted(groups)}")
+        if self.pool_kind not in POOLS or not 0 < self.paired_share <= 1:
+            raise ValueError(
+                f"pool_kind={self.pool_kind!r}: expected one of {POOLS}; paired_share={self.paired_share!r}: a share"
+            )
 
     @cached_property
     def is_unseen(self) -> np.ndarray:
@@ -95,18 +107,48 @@ class Scenario:
     @cached_property
     def paired(self) -> np.ndarray:
         """int64[n]: emoji with an image to distil on."""
-        return np.flatnonzero(~self.is_unseen & ~self.world.held_out)
+        emoji = np.flatnonzero(~self.is_unseen & ~self.world.held_out)
+        kept = round(len(emoji) * self.paired_share)
+        return emoji if kept == len(emoji) else np.sort(stream(_THIN, 0).permutation(emoji)[:kept])
 
     @cached_property
     def pool(self) -> np.ndarray:
-        """int64[M]: prompts in the pool; item i of the partition is prompt `pool[i]`."""
-        return np.flatnonzero(~self.world.held_out[self.world.prompt_emoji])
+        """int64[M]: the prompt of every item of the pool; of a blend of two, the first of them."""
+        world = self.world
+        prompts = np.flatnonzero(~world.held_out[world.prompt_emoji])
+        if self.pool_kind == "names":
+            return np.intersect1d(prompts, world.prompt_start[:-1])
+        if self.pool_kind == "long_tail":
+            names, subgroup = np.unique(world.subgroups[world.prompt_emoji[prompts]], return_inverse=True)
+            rng = stream(_TAIL, 0)
+            keep = (1.0 + rng.permutation(len(names))) ** -0.75
+            return prompts[rng.random(len(prompts)) < keep[subgroup]]
+        if self.pool_kind == "diluted":
+            return np.concatenate([prompts, self._blends[0]])
+        return prompts
+
+    @cached_property
+    def _blends(self) -> np.ndarray:
+        """int64[2, n]: pairs of prompts of seen groups, not held out, that are blended."""
+        emoji = self.world.prompt_emoji
+        seen = np.flatnonzero(~self.is_unseen[emoji] & ~self.world.held_out[emoji])
+        return seen[stream(_BLEND, 0).integers(len(seen), size=(2, 4 * int((~self.world.held_out[emoji]).sum())))]
+
+    @cached_property
+    def pool_embeddings(self) -> np.ndarray:
+        """float32[M, D]: the condition of every item of the pool."""
+        found = self.world.embeddings[self.pool]
+        if self.pool_kind == "diluted":
+            others = self._blends[1]
+            found[-len(others) :] = (found[-len(others) :] + self.world.embeddings[others]) / 2
+        return found
 
     @cached_property
     def pool_item(self) -> np.ndarray:
         """int64[P]: the pool item of a prompt, -1 where it is not in the pool."""
         items = np.full(len(self.world.prompts), -1)
-        items[self.pool] = np.arange(len(self.pool))
+        whole = len(self.pool) - (self._blends.shape[1] if self.pool_kind == "diluted" else 0)
+        items[self.pool[:whole]] = np.arange(whole)
         return items
 
     @cached_property
@@ -138,11 +180,11 @@ class Scenario:
         return self.world.prompt_start[emoji[chosen]]
 
 
-def scenario(world: Emoji, unseen: Sequence[str] | str) -> Scenario:
+def scenario(world: Emoji, unseen: Sequence[str] | str, pool_kind: str = "all", paired_share: float = 1.0) -> Scenario:
     """A scenario from group names, or from one string of them separated by commas.
 
     >>> scenario(Emoji.load(), "Animals & Nature, Food & Drink").unseen
     ('Animals & Nature', 'Food & Drink')
     """
     parts = unseen.split(",") if isinstance(unseen, str) else unseen
-    return Scenario(world, tuple(sorted(part.strip() for part in parts)))
+    return Scenario(world, tuple(sorted(part.strip() for part in parts)), pool_kind, paired_share)
