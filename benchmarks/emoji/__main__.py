@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
+from . import cost
 from .distill import RunSettings
 from .evaluate import EvalSize
 from .figures import draw_all
@@ -45,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--eval-prompts", type=int, default=EvalSize.prompts, help="at most, for each split")
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
+
+    price = commands.add_parser("cost", help="what the allocator adds to a step, beside the same loop by hand")
+    price.add_argument("--rounds", type=int, default=300)
+    price.add_argument("--json", type=Path, help="write the result there")
 
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
     run.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes, one thread each")
@@ -93,6 +99,13 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
 def main(argv: list[str] | None = None) -> None:
     """Carries out one command."""
     args = _parser().parse_args(argv)
+    if args.command == "cost":
+        found = cost.measure(
+            RunSettings("aria", "depth3", scenario(Emoji.load(), TUNING_CELL).unseen, 0), rounds=args.rounds
+        )
+        if args.json:
+            write_atomically(args.json, json.dumps(found, indent=1) + "\n")
+        return
     results = load_results(args.out) if args.command == "figures" else run_study(_plan(args), args.out, args.jobs)
     write_atomically(args.out / "table.md", table(results))
     print(table(results))

@@ -108,18 +108,54 @@ class RegionTrace:
         return {**{key: getattr(self, key) for key in keys}, "draws": self.draws.tolist()}
 
 
+class Loop:
+    """A student in training: a step is a batch with its conditions switched, the loss, the update, and the report."""
+
+    def __init__(self, settings: RunSettings, scenario: Scenario, teacher: Any, switch: Any) -> None:
+        self.settings, self.scenario, self.teacher, self.switch = settings, scenario, teacher, switch
+        self.paired = METHODS[settings.method].paired
+        self.student = models.STUDENTS[settings.student](teacher).train()
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=settings.lr, weight_decay=0.01)
+        self.scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
+
+    def step(self, step: int) -> tuple[np.ndarray, Any]:
+        """One step of training; returns the losses float32[B], and what was drawn or None."""
+        settings, scenario = self.settings, self.scenario
+        batch = draw_batch(scenario, settings.seed, step, settings.batch)
+        condition, live = scenario.world.embeddings[batch.prompts], np.flatnonzero(~batch.null)
+        condition[batch.null] = 0
+        drawn = None
+        if self.switch is not None:
+            own = scenario.pool_item[batch.prompts[live]] if self.paired else None
+            drawn = self.switch.draw(batch.timesteps[live], paired=own)
+            condition[live[drawn.mask]] = scenario.pool_embeddings[drawn.items]
+        timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)
+        noisy = models.training_scheduler().add_noise(batch.images, batch.noise, timesteps)
+        with torch.inference_mode():
+            target = models.predict(self.teacher, noisy, timesteps, rows)
+        gap = (models.predict(self.student, noisy, timesteps, rows) - target).square()
+        losses = gap.mean((1, 2, 3)) * self.scale[timesteps]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.steps, settings.lr)
+        self.optimizer.step()
+        observed = losses.detach().numpy()
+        if self.switch is not None:
+            self.switch.observe(observed[live])
+        return observed, drawn
+
+
 def distill(
     settings: RunSettings, scenario: Scenario, teacher: Any, fingerprint: str, cache: Path, progress: Progress
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Runs to the end. Returns the run's record in JSON's types, and the emoji it draws, uint8[n, 16, 16, 3]."""
     began = time.perf_counter()
     method = METHODS[settings.method]
-    student = models.STUDENTS[settings.student](teacher).train()
     partition = regions_of(scenario, method.partition or settings.partition, settings.n_regions, settings.seed)
     switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
-    scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.01)
-    scheduler, embeddings = models.training_scheduler(), scenario.world.embeddings
+    loop = Loop(settings, scenario, teacher, switch)
+    student = loop.student
     inputs = {
         (split, condition): evaluate.split_inputs(scenario, split, condition, settings.evaluation)
         for split in SPLITS
@@ -143,30 +179,12 @@ def distill(
 
     record(0)
     for step in range(settings.steps):
-        batch = draw_batch(scenario, settings.seed, step, settings.batch)
-        condition, live = embeddings[batch.prompts], np.flatnonzero(~batch.null)
-        condition[batch.null] = 0
-        if switch is not None:
-            own = scenario.pool_item[batch.prompts[live]] if method.paired else None
-            drawn = switch.draw(batch.timesteps[live], paired=own)
-            condition[live[drawn.mask]] = scenario.pool_embeddings[drawn.items]
+        losses, drawn = loop.step(step)
+        if drawn is not None:
             trace.count(drawn.regions)
             switched += len(drawn.items)
-        timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)
-        noisy = scheduler.add_noise(batch.images, batch.noise, timesteps)
-        with torch.inference_mode():
-            target = models.predict(teacher, noisy, timesteps, rows)
-        losses = (models.predict(student, noisy, timesteps, rows) - target).square().mean((1, 2, 3)) * scale[timesteps]
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings.steps, settings.lr)
-        optimizer.step()
-        observed = losses.detach().numpy()
-        if switch is not None:
-            switch.observe(observed[live])
         record(step + 1)
-        progress(1, f"loss {observed.mean():.4f}")
+        progress(1, f"loss {losses.mean():.4f}")
     student.eval()
     progress(0, "evaluating")
     metrics = {

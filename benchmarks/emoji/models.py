@@ -1,25 +1,29 @@
 """The teacher, the students cut out of it, and the diffusion process: diffusers' own parts, no architecture of ours.
 
-All models are `PixArtTransformer2DModel`s over 16x16 RGB in patches of 4, conditioned on one token: the prompt's
-embedding; the null condition is all zeros. The networks put out velocity (v-prediction), since noise itself is hard to
-put out for so small a network where there is much of it. The process is Stable Diffusion 1's, as in the paper on
-random conditioning (scaled linear betas, T = 1000), rescaled so that the last timestep is noise alone: the little
-signal that is left there otherwise gives away the colours of a 16x16 image, and a model that relies on it is misled
-when it draws from noise. Apart from the rest since training, distilling and drawing all need it.
+Models are `PixArtTransformer2DModel`s over 16x16 RGB in patches of 4 (one student is a `UNet2DConditionModel`),
+conditioned on one token: the prompt's embedding; the null condition is all zeros. The networks put out velocity
+(v-prediction), since noise itself is hard to put out for so small a network where there is much of it. The process is
+Stable Diffusion 1's, as in the paper on random conditioning (scaled linear betas, T = 1000), rescaled so that the last
+timestep is noise alone: the little signal that is left there otherwise gives away the colours of a 16x16 image, and a
+model that relies on it is misled when it draws from noise. Apart from the rest since training, distilling and drawing
+all need it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, PixArtTransformer2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+
+Model = PixArtTransformer2DModel | UNet2DConditionModel
 
 TIMESTEPS = 1000
 _BETAS: dict[str, Any] = {
@@ -54,9 +58,7 @@ SIGNAL, NOISE = _PROCESS.alphas_cumprod.sqrt(), (1 - _PROCESS.alphas_cumprod).sq
 """By timestep, float[1000]: x_t = SIGNAL x + NOISE eps."""
 
 
-def predict(
-    model: PixArtTransformer2DModel, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
-) -> torch.Tensor:
+def predict(model: Model, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
     """The network's output v = sqrt(a_t) eps - sqrt(1 - a_t) x, float[B, 3, 16, 16].
 
     For images float[B, 3, 16, 16] at timesteps int[B], under conditions float[B, D].
@@ -88,7 +90,7 @@ def sampling_scheduler(steps: int) -> DDIMScheduler:
 
 @torch.inference_mode()
 def sample(
-    model: PixArtTransformer2DModel,
+    model: Model,
     condition: torch.Tensor,
     noise: torch.Tensor,
     *,
@@ -144,8 +146,42 @@ def student_from_teacher(teacher: PixArtTransformer2DModel, depth: int) -> PixAr
     return student
 
 
-STUDENTS: dict[str, Callable[[PixArtTransformer2DModel], PixArtTransformer2DModel]] = {
-    f"depth{depth}": partial(student_from_teacher, depth=depth) for depth in (4, 3, 2)
+def narrow_student(teacher: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
+    """Of the teacher's depth and three fifths of its width, from scratch (the manner of RC's "C" students)."""
+    config = teacher.config
+    with _fresh():
+        return build(condition_dims=config["caption_channels"], depth=config["num_layers"], heads=3)
+
+
+def conv_student(teacher: PixArtTransformer2DModel) -> UNet2DConditionModel:
+    """Stable Diffusion's kind of network, from scratch: a U-Net with cross-attention at its lower resolution."""
+    with _fresh():
+        return UNet2DConditionModel(
+            sample_size=16,
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=(16, 48),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=4,
+            cross_attention_dim=teacher.config["caption_channels"],
+        )
+
+
+@contextmanager
+def _fresh() -> Iterator[None]:
+    """Initial weights that are the same in every run, and the global generator left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+STUDENTS: dict[str, Callable[[PixArtTransformer2DModel], Model]] = {
+    **{f"depth{depth}": partial(student_from_teacher, depth=depth) for depth in (4, 3, 2)},
+    "narrow": narrow_student,
+    "conv": conv_student,
 }
 """Students by name; a new kind is one more entry."""
 

@@ -79,10 +79,10 @@ class Scenario:
     - splits: *unseen* groups; *rare*, the smallest quarter of the subgroups of the seen groups, by number of emoji;
       *seen*, the rest. Each in two conditions: prompts of concepts the pool is made of, and of held-out concepts.
 
-    `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of the r-th subgroup,
-    in an order drawn once, only a share r^(-3/4) of its prompts. "diluted": every prompt, and four times as many
-    conditions halfway between the embeddings of two prompts of seen groups, so that the share of unseen ones falls to a
-    fifth. `paired_share`: how much of the paired emoji is kept.
+    `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of a subgroup a random
+    share sqrt(size / largest size) of its prompts, so that sizes go as size^(3/2). "diluted": every prompt, and four
+    times as many conditions halfway between the embeddings of two prompts of seen groups, so that the share of unseen
+    ones falls to a fifth. `paired_share`: how much of the paired emoji is kept.
     """
 
     world: Emoji
@@ -119,10 +119,10 @@ class Scenario:
         if self.pool_kind == "names":
             return np.intersect1d(prompts, world.prompt_start[:-1])
         if self.pool_kind == "long_tail":
-            names, subgroup = np.unique(world.subgroups[world.prompt_emoji[prompts]], return_inverse=True)
-            rng = stream(_TAIL, 0)
-            keep = (1.0 + rng.permutation(len(names))) ** -0.75
-            return prompts[rng.random(len(prompts)) < keep[subgroup]]
+            of = world.subgroups[world.prompt_emoji[prompts]]
+            _, subgroup, sizes = np.unique(of, return_inverse=True, return_counts=True)
+            keep = np.sqrt(sizes / sizes.max())[subgroup]
+            return prompts[stream(_TAIL, 0).random(len(prompts)) < keep]
         if self.pool_kind == "diluted":
             return np.concatenate([prompts, self._blends[0]])
         return prompts

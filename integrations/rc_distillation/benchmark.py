@@ -15,7 +15,6 @@ import copy
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,48 +24,11 @@ from diffusers.training_utils import EMAModel
 import aria_sampling as aria
 from aria_sampling.torch import RandomConditioning, WithIndex
 from integrations._common import models, regions
+from integrations._common.cost import ByHand, Timed, summary
 from integrations._common.images import RandomImages, collate, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import prune
-
-
-class ByHand:
-    """Random conditioning in four lines: each row switches by a coin, to a prompt of the pool drawn alike."""
-
-    def __init__(self, n_pool: int, seed: int) -> None:
-        self.n_pool, self.source = n_pool, torch.Generator().manual_seed(seed)
-
-    def draw(self, steps: torch.Tensor, paired: torch.Tensor) -> Any:
-        """Return mask and items, as the library's does."""
-        del paired
-        mask = torch.rand(len(steps), generator=self.source) < torch.exp(-5 * (1 - steps / 1000))
-        items = torch.randint(self.n_pool, (int(mask.sum()),), generator=self.source)
-        return SimpleNamespace(mask=mask, items=items)
-
-    def observe(self, losses: torch.Tensor) -> None:
-        """Take no notice."""
-
-
-class Timed:
-    """Another switch, with the time that each round spends in it."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self.seconds: list[float] = []  # of each round
-
-    def draw(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw, and take the time."""
-        begin = time.perf_counter()
-        found = self.inner.draw(*args, **kwargs)
-        self.seconds.append(time.perf_counter() - begin)
-        return found
-
-    def observe(self, losses: torch.Tensor) -> None:
-        """Observe, and take the time."""
-        begin = time.perf_counter()
-        self.inner.observe(losses)
-        self.seconds[-1] += time.perf_counter() - begin
 
 
 class Arm:
@@ -104,14 +66,6 @@ class Arm:
         return time.perf_counter() - begin
 
 
-def interval(seconds: dict[str, np.ndarray], over: str, under: str) -> tuple[float, float, float]:
-    """Return the median of the rounds' ratios of two arms, and its 95% interval by bootstrap over rounds."""
-    ratios = seconds[over] / seconds[under]
-    picks = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
-    low, high = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
-    return float(np.median(ratios)), float(low), float(high)
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print and return what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,22 +99,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 seconds[name][number] = took
 
     found: dict[str, Any] = {"rounds": args.rounds, "batch": args.batch, "regions": args.regions}
-    for name in names:
-        found[name] = {
-            "step_ms": float(np.median(seconds[name]) * 1e3),
-            "switch_us": float(np.median(arms[name].switch.seconds[warm:]) * 1e6),
-        }
-        print(
-            f"{name}: step {found[name]['step_ms']:.2f} ms, in draw() and observe() {found[name]['switch_us']:.0f} us"
-        )
-    for over in ("aria", "by hand again"):
-        ratio, low, high = interval(seconds, over, "by hand")
-        found[f"{over} / by hand"] = {"ratio": ratio, "low": low, "high": high}
-        print(f"{over} / by hand: {ratio:.4f} (95% interval {low:.4f} to {high:.4f})")
-    extra = found["aria"]["switch_us"] - found["by hand"]["switch_us"]
-    share = extra / 1e3 / args.gpu_step_ms
-    found["extra_us"], found["share_of_gpu_step"] = extra, share
-    print(f"extra: {extra:.0f} us a step; of a step of {args.gpu_step_ms:g} ms that is {share:.3%}")
+    inside = {name: arm.switch.seconds[warm:] for name, arm in arms.items()}
+    found |= summary(seconds, inside, gpu_step_ms=args.gpu_step_ms)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found

@@ -18,7 +18,7 @@ from benchmarks.emoji import evaluate, models, stats, study  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
-from benchmarks.emoji.world import CONDITIONS, DATA, SPLITS, Emoji, Scenario, scenario  # noqa: E402
+from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
 UNSEEN = "Animals & Nature,Food & Drink"
 TINY = evaluate.EvalSize(prompts=3, sampling_steps=2, shown=3)
@@ -120,6 +120,54 @@ def test_no_leak(world: Emoji, unseen: str) -> None:
     assert (cell.pool_item[drawn] >= 0).all()
 
 
+@pytest.mark.parametrize("kind", POOLS)
+def test_pools_are_made_of_prompts_that_may_be_there(world: Emoji, kind: str) -> None:
+    everything, cell = scenario(world, UNSEEN), scenario(world, UNSEEN, kind)
+    emoji = world.prompt_emoji[cell.pool]
+    assert not world.held_out[emoji].any()
+    found = np.flatnonzero(cell.pool_item >= 0)
+    assert (cell.pool[cell.pool_item[found]] == found).all()
+    assert (cell.pool_embeddings[cell.pool_item[found]] == world.embeddings[found]).all()
+    unseen, before = cell.is_unseen[emoji].mean(), everything.is_unseen[world.prompt_emoji[everything.pool]].mean()
+    if kind == "names":
+        assert sorted(emoji.tolist()) == np.flatnonzero(~world.held_out).tolist()
+    if kind == "long_tail":  # the largest subgroup keeps all, half of them less than a seventh
+        shares = np.unique(world.subgroups[emoji], return_counts=True)[1].tolist()
+        assert set(cell.pool) < set(everything.pool)
+        assert max(shares) > 200 * np.median(shares)
+    if kind == "diluted":
+        assert unseen == pytest.approx(before / 5, rel=0.01)
+        assert (
+            cell.pool_embeddings[len(everything.pool) :] != world.embeddings[cell.pool[len(everything.pool) :]]
+        ).any(1).mean() > 0.99
+
+
+def test_few_images_are_some_of_the_images(world: Emoji) -> None:
+    few, all_of_them = scenario(world, UNSEEN, paired_share=0.1).paired, scenario(world, UNSEEN).paired
+    assert set(few) < set(all_of_them)
+    assert len(few) == round(0.1 * len(all_of_them))
+
+
+def test_partitions_of_every_kind(world: Emoji, cell: Scenario) -> None:
+    assert regions_of(cell, "subgroups", 5, 0).n_regions == 99
+    sizes = regions_of(cell, "random", 50, 0).sizes
+    assert sizes.max() - sizes.min() <= 1
+    with pytest.raises(ValueError, match="partition='none'"):
+        regions_of(cell, "none", 5, 0)
+
+
+def test_the_oracle_draws_unseen_prompts(cell: Scenario) -> None:
+    oracle = METHODS["oracle"]
+    assert oracle.partition is not None
+    switch = make_switch(oracle, regions_of(cell, oracle.partition, 0, 0), seed=0, lam=5.0)
+    items = switch.allocator.draw(1000).items
+    assert cell.is_unseen[world_emoji(cell, items)].mean() == pytest.approx(0.97, abs=0.0011)
+
+
+def world_emoji(cell: Scenario, items: np.ndarray) -> np.ndarray:
+    return cell.world.prompt_emoji[cell.pool[items]]
+
+
 def test_splits_are_disjoint_and_cover_everything(cell: Scenario) -> None:
     parts = [cell.emoji_of(split, condition) for split in SPLITS for condition in CONDITIONS]
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(cell.world.names)))
@@ -186,8 +234,11 @@ def test_the_committed_teacher_keeps_its_promise(teacher: Any, world: Emoji) -> 
 
 
 def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -> None:
-    partition = regions_of(cell, 24, seed=3)
-    switches = {name: make_switch(m, partition, seed=3, lam=5.0) for name, m in METHODS.items() if m.policy is not None}
+    switches = {
+        name: make_switch(method, regions_of(cell, method.partition or "kmeans", 24, seed=3), seed=3, lam=5.0)
+        for name, method in METHODS.items()
+        if method.policy is not None
+    }
     items: dict[str, list[int]] = {name: [] for name in switches}
     for step in range(30):
         batch = distillation.draw_batch(cell, 3, step, 48)
@@ -267,6 +318,14 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
         "unseen": tuple(run["unseen"]),
         "evaluation": evaluate.EvalSize(**run["evaluation"]),
     }
+
+
+def test_cost_is_measured_in_one_run(tmp_path: Path) -> None:
+    main(["cost", "--rounds", "2", "--json", str(tmp_path / "cost.json")])
+    found = json.loads((tmp_path / "cost.json").read_text())
+    assert found["rounds"] == 2
+    assert found["extra_us"] == found["aria"]["switch_us"] - found["by hand"]["switch_us"]
+    assert found["aria / by hand"]["low"] <= found["aria / by hand"]["ratio"] <= found["aria / by hand"]["high"]
 
 
 def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
