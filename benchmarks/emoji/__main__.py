@@ -6,15 +6,17 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from . import cost
+from . import cost, summary
+from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
 from .figures import draw_all
 from .methods import METHODS, PARTITIONS
 from .models import STUDENTS
 from .stats import table
-from .study import load_results, run_study, write_atomically
+from .study import as_json, load_results, run_study, write_atomically
 from .world import POOLS, Emoji, scenario
 
 TUNING_CELL = "Animals & Nature,Food & Drink"
@@ -48,13 +50,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--eval-prompts", type=int, default=EvalSize.prompts, help="at most, for each split")
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
+    study = commands.add_parser("study", help="the cells of the study: one factor at a time from a base cell")
+    study.add_argument("--cells", default="base", help=f"of {', '.join(CELLS)}; or tuning")
+    study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"of {', '.join(METHODS)}")
+    study.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    study.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
+
     price = commands.add_parser("cost", help="what the allocator adds to a step, beside the same loop by hand")
     price.add_argument("--rounds", type=int, default=300)
     price.add_argument("--json", type=Path, help="write the result there")
 
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
-    run.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes, one thread each")
-    for command in (run, draw):
+    for command in (run, study):
+        jobs = min(2, os.cpu_count() or 1)
+        command.add_argument("--jobs", type=int, default=jobs, help="processes, one thread each")
+    for command in (run, study, draw):
         command.add_argument("--out", type=Path, required=True, help="folder of runs, table and figures")
     return parser
 
@@ -66,39 +76,61 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
     for what, given, known in (("--methods", methods, METHODS), ("--students", students, STUDENTS)):
         if unknown := sorted(set(given) - set(known)):
             raise SystemExit(f"{what}: {', '.join(unknown)} not known; there are {', '.join(known)}")
-    size = EvalSize(prompts=args.eval_prompts)
-    steps, batch, every = args.steps, args.batch, 100
+    common = {
+        "steps": args.steps,
+        "batch": args.batch,
+        "lr": args.lr,
+        "lam": args.lam,
+        "partition": args.partition,
+        "n_regions": args.regions,
+        "pool": args.pool,
+        "paired_share": args.paired_share,
+        "lag": args.lag,
+        "loss": args.loss,
+        "evaluation": EvalSize(prompts=args.eval_prompts),
+    }
     if args.smoke:
-        steps, batch, every, size = min(steps, 6), min(batch, 8), 3, EvalSize(prompts=3, sampling_steps=3, shown=4)
+        common |= _smoke(args.steps, args.batch)
     return [
-        RunSettings(
-            method,
-            student,
-            unseen,
-            seed,
-            steps=steps,
-            batch=batch,
-            lr=args.lr,
-            lam=args.lam,
-            partition=args.partition,
-            n_regions=args.regions,
-            pool=args.pool,
-            paired_share=args.paired_share,
-            lag=args.lag,
-            loss=args.loss,
-            curve_every=every,
-            trace_every=max(1, every // 2),
-            evaluation=size,
-        )
+        RunSettings(method, student, unseen, seed, **common)
         for student in students
         for seed in seeds
         for method in methods
     ]
 
 
+def _smoke(steps: int, batch: int) -> dict[str, Any]:
+    size = EvalSize(prompts=3, sampling_steps=3, shown=4)
+    return {"steps": min(steps, 6), "batch": min(batch, 8), "curve_every": 3, "trace_every": 1, "evaluation": size}
+
+
+def _study(args: argparse.Namespace) -> None:
+    """Carries out the runs of some cells, one folder and one file a cell, and sums up all that is there."""
+    unknown = sorted(set(_names(args.cells)) - {*CELLS, "tuning"})
+    if unknown:
+        raise SystemExit(f"--cells: {', '.join(unknown)} not known; there are tuning, {', '.join(CELLS)}")
+    for name in _names(args.cells):
+        settings = {**BASE, **(TUNING if name == "tuning" else CELLS[name][1])}
+        settings["unseen"] = scenario(Emoji.load(), settings["unseen"]).unseen
+        if args.smoke:
+            settings |= _smoke(RunSettings.steps, RunSettings.batch)
+        plan = [
+            RunSettings(method=method, seed=int(seed), **settings)
+            for seed in _names(args.seeds)
+            for method in _names(args.methods)
+        ]
+        runs = run_study(plan, args.out / "runs" / name, args.jobs)
+        write_atomically(args.out / f"{name}.json", as_json(runs))
+        write_atomically(args.out / f"{name}.md", table(runs))
+    print(summary.write(args.out, args.out))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Carries out one command."""
     args = _parser().parse_args(argv)
+    if args.command == "study":
+        _study(args)
+        return
     if args.command == "cost":
         found = cost.measure(
             RunSettings("aria", "depth3", scenario(Emoji.load(), TUNING_CELL).unseen, 0), rounds=args.rounds

@@ -23,9 +23,23 @@ from .methods import METHODS
 from .stats import REFERENCE, Cell, cells
 from .world import DATA, Emoji, Scenario, scenario
 
-COLOURS = {"none": "#8a8a8a", "rc": "#0072b2", "uniform": "#cc9a00", "aria": "#d1495b", "aria_nopaired": "#8e6bb0"}
-SHORT = {"none": "no switching", "rc": "RC", "uniform": "uniform", "aria": "ARIA", "aria_nopaired": "ARIA, no paired"}
-_STYLE = {
+COLOURS = {
+    "none": "#8a8a8a",
+    "rc": "#0072b2",
+    "uniform": "#cc9a00",
+    "aria": "#d1495b",
+    "aria_nopaired": "#8e6bb0",
+    "oracle": "#2a9d6f",
+}
+SHORT = {
+    "none": "no switching",
+    "rc": "RC",
+    "uniform": "uniform",
+    "aria": "ARIA",
+    "aria_nopaired": "ARIA, no paired",
+    "oracle": "oracle",
+}
+STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -216,7 +230,7 @@ def draw_all(runs: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
     """All figures of all cells, under `out`/figures; the headline of each cell last. Returns their paths."""
     paths: list[Path] = []
     data = Emoji.load()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, cell in cells(runs).items():
             folder, world = out / "figures" / name, scenario(data, cell.first["unseen"])
             folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,32 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(values)), half)
 
 
+def p_value(values: Sequence[float]) -> float:
+    """Two-sided, of a mean of 0: Student's t over the seeds; 1 from fewer than two values.
+
+    >>> round(p_value([1.0, 2.0, 3.0]), 4), p_value([1.0])
+    (0.0742, 1.0)
+    """
+    n = len(values)
+    if n < 2 or not np.std(values):
+        return 1.0
+    t = np.mean(values) / (np.std(values, ddof=1) / math.sqrt(n))
+    return float(2 * student_t.sf(abs(t), n - 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given: below alpha together, they are wrong with chance alpha at most.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order, adjusted, worst = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
 @dataclass(frozen=True)
 class Cell:
     """The runs that may be compared: alike in all but method and seed."""
@@ -81,11 +107,17 @@ class Cell:
             if run["method"] == method
         }
 
+    def differences(
+        self, method: str, metric: str, split: str, condition: str = "pool", reference: str = REFERENCE
+    ) -> list[float]:
+        """Method minus reference, one a seed that both have."""
+        mine, other = (self.by_seed(name, metric, split, condition) for name in (method, reference))
+        return [mine[seed] - other[seed] for seed in sorted(mine.keys() & other.keys())]
+
     def difference(self, method: str, metric: str, split: str, condition: str = "pool") -> Interval | None:
         """Method minus `rc`, paired by seed; None for `rc` itself or without a common seed."""
-        mine, reference = (self.by_seed(name, metric, split, condition) for name in (method, REFERENCE))
-        common = sorted(mine.keys() & reference.keys())
-        return None if method == REFERENCE or not common else interval([mine[s] - reference[s] for s in common])
+        found = self.differences(method, metric, split, condition)
+        return None if method == REFERENCE or not found else interval(found)
 
 
 def cells(runs: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:

@@ -163,9 +163,20 @@ def gather(out: Path) -> list[dict[str, Any]]:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "runs").glob("*.json"))]
     order = list(METHODS)
     runs.sort(key=lambda run: (run["unseen"], run["student"], run["steps"], order.index(run["method"]), run["seed"]))
-    lines = ",\n".join(json.dumps(run) for run in runs)
-    write_atomically(out / "results.json", f"[\n{lines}\n]\n")
+    write_atomically(out / "results.json", as_json(runs))
     return runs
+
+
+def as_json(runs: Sequence[dict[str, Any]]) -> str:
+    """A list of runs, a line each; what regions were given and believed over time of the first seed's alone."""
+    first = min((run["seed"] for run in runs), default=0)
+    kept: list[dict[str, Any]] = []
+    for run in runs:
+        if run["regions"] and run["seed"] != first:
+            shown = {key: run["regions"][key] for key in ("sizes", "unseen_share", "draws")}
+            run = {**run, "regions": shown}
+        kept.append(run)
+    return "[\n" + ",\n".join(json.dumps(run) for run in kept) + "\n]\n"
 
 
 def load_results(out: Path) -> list[dict[str, Any]]:

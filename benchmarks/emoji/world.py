@@ -79,10 +79,10 @@ class Scenario:
     - splits: *unseen* groups; *rare*, the smallest quarter of the subgroups of the seen groups, by number of emoji;
       *seen*, the rest. Each in two conditions: prompts of concepts the pool is made of, and of held-out concepts.
 
-    `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of a subgroup a random
-    share sqrt(size / largest size) of its prompts, so that sizes go as size^(3/2). "diluted": every prompt, and four
-    times as many conditions halfway between the embeddings of two prompts of seen groups, so that the share of unseen
-    ones falls to a fifth. `paired_share`: how much of the paired emoji is kept.
+    `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of a subgroup a
+    random share sqrt(size / largest size) of its prompts, so that sizes go as size^(3/2). "diluted": every prompt, and
+    four times as many conditions halfway between the embeddings of two prompts of seen groups, so that the share of
+    unseen ones falls to a fifth. `paired_share`: how much of the paired emoji is kept.
     """
 
     world: Emoji

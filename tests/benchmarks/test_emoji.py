@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks.emoji import distill as distillation  # noqa: E402
-from benchmarks.emoji import evaluate, models, stats, study  # noqa: E402
+from benchmarks.emoji import evaluate, models, stats, study, summary  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
+from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
 from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
 from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
@@ -375,3 +376,46 @@ def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path)
 def test_unknown_methods_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="magic"):
         main(["distill", "--methods", "rc,magic", "--out", str(tmp_path)])
+
+
+# -- the study over cells
+
+
+def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
+    assert stats.holm([0.01]) == [0.01]
+    assert stats.holm([0.5, 0.001, 0.02]) == [0.5, 0.003, 0.04]
+    assert stats.holm([0.9, 0.9]) == [1.0, 1.0]
+
+
+def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) -> None:
+    tuned = scenario(world, TUNING["unseen"]).unseen
+    for title, changes in CELLS.values():
+        assert title
+        assert set(changes) <= {field.name for field in dataclasses.fields(distillation.RunSettings)}
+        assert len(changes) <= 1
+        assert not set(tuned) & set(scenario(world, {**BASE, **changes}["unseen"]).unseen)
+
+
+def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
+    def with_curve(run: dict[str, Any], last: float) -> dict[str, Any]:
+        points = [{"step": 600, "unseen": 2 * last}, {"step": 1200, "unseen": last}]
+        return {**run, "steps": 1200, "curve": points, "regions": None}
+
+    values = {"none": 1.2, "rc": 1.0, "uniform": 0.9, "aria": 0.8, "oracle": 0.75}
+    runs = [
+        with_curve(_run(method, seed, value + 0.01 * seed), value / (2 if method == "aria" else 1))
+        for method, value in values.items()
+        for seed in (0, 1)
+    ]
+    (tmp_path / "few.json").write_text(study.as_json(runs))
+    text = summary.write(tmp_path, tmp_path)
+    assert (tmp_path / "cells.png").stat().st_size > 1000
+    row = next(line for line in text.splitlines() if line.startswith("| images: a tenth |"))
+    # in per cent of rc's mean, 1.005; the oracle gains 0.25, ARIA 0.2 of it; ARIA's curve is at rc's end half-way
+    assert "| 2 | +19.9 ± 0.0 | -10.0 ± 0.0 | -19.9 ± 0.0 | -24.9 ± 0.0 | -11.0 ± 0.0 |" in row
+    assert row.endswith("| 80% | 0.50 | -19.9 ± 0.0 |")
+
+
+def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="nowhere not known; there are tuning, base"):
+        main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
