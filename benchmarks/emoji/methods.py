@@ -28,6 +28,7 @@ class Method:
     target: str | float | tuple[float, ...] = "pool"
     paired: bool = False  # whether rows that keep their own caption count as effort its region gets
     floor: float = 0.2
+    present_weight: float = 1.0
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
 
@@ -43,6 +44,10 @@ METHODS: dict[str, Method] = {
     "aria_nopaired": Method("ARIA without paired", _D, target="uniform"),
     "aria_pool": Method("ARIA, target pool", _D, paired=True),
     "fill": Method("ARIA without discrepancy", _FILL, target="uniform", paired=True),
+    "aria_w3": Method("ARIA, an image counts as 3 draws", _D, target="uniform", paired=True, present_weight=3.0),
+    "aria_w10": Method("ARIA, an image counts as 10 draws", _D, target="uniform", paired=True, present_weight=10.0),
+    "aria_w100": Method("ARIA, an image counts as 100 draws", _D, target="uniform", paired=True, present_weight=100.0),
+    "aria_pool_w10": Method("ARIA, target pool, an image counts as 10 draws", _D, paired=True, present_weight=10.0),
     "oracle": Method("oracle: 97% to unseen prompts", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"),
 }
 
@@ -81,6 +86,7 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         policy=method.policy,
         floor=method.floor,
         target=method.target,
+        present_weight=method.present_weight,
         seed=seed,
         lag=lag,
     )

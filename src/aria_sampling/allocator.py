@@ -78,6 +78,9 @@ class Allocator:
         correction: Exponent κ of the weights (q/p)**κ, in [0, 1]. 1, the default: weighted training keeps
             the target's objective, whatever was drawn. 0: weights are 1, and training optimises what is
             drawn. Between: the objective p**(1-κ)·q**κ. It changes `Draw.weights` only.
+        present_weight: How many drawn rows a row of `present` counts for, not negative: how much of what a drawn
+            row teaches a region it has from such a row already. 1 fills up evenly; large values leave the draws to the
+            regions that have no such rows; 0 ignores them.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
             0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
@@ -97,6 +100,7 @@ class Allocator:
         max_gap: int | None = None,
         max_repeat: float | None = None,
         correction: float = 1.0,
+        present_weight: float = 1.0,
         seed: int = 0,
         lag: int = 0,
     ) -> None:
@@ -108,6 +112,7 @@ class Allocator:
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
+        self.present_weight = real("present_weight", present_weight, low=0)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)
         self.floor = floor if baseline is None else 1.0
@@ -218,7 +223,10 @@ class Allocator:
     def _probabilities(self, round_: int) -> FloatArray:
         """Return the probabilities of regions in a draw of that round, before forced visits."""
         log_phi = self._progress.log_phi(round_, self.lag)
-        return shares(self.target, log_phi, floor=self.floor, effort=self._ahead.effort(), cap=self._cap)
+        effort = self._ahead.effort()
+        if effort is not None and self.present_weight != 1:
+            effort = effort * self.present_weight
+        return shares(self.target, log_phi, floor=self.floor, effort=effort, cap=self._cap)
 
     def observe(self, regions: Any, losses: Any) -> None:
         """Credit losses to regions, in the oldest open round. Any number of times, any subset of its rows.
@@ -398,6 +406,8 @@ class Allocator:
         """Return what must be equal for a state to fit, as text."""
         target = hashlib.blake2b(self.target.astype("<f8").tobytes(), digest_size=8).hexdigest()
         settings = {name: repr(getattr(self, name)) for name in _SETTINGS}
+        if self.present_weight != 1:  # a setting that older states do not name
+            settings["present_weight"] = repr(self.present_weight)
         return {**settings, "target": target}
 
 
