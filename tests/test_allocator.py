@@ -348,6 +348,45 @@ def test_present_by_hand():
         )
 
 
+@given(seeds, st.sampled_from([0.0, 0.5, 2.0, 3.0, 7.0]))
+def test_present_weight_counts_a_row_so_many_times(seed, weight):
+    """Weight 2 is every row there twice, weight 0 no row there at all, weight 1/2 twice the rows drawn for each."""
+    rng = np.random.default_rng(seed)
+    rows, n = rng.integers(0, 6, 4).tolist(), 6
+    weighted, plain = make(seed=seed, present_weight=weight), make(seed=seed)
+    times = (int(weight), 1) if weight != 0.5 else (1, 2)
+    for _ in range(3):
+        weighted.draw(n, present=rows)
+        plain.draw(n * times[1], present=rows * times[0])
+        for allocator in (weighted, plain):
+            allocator.observe(np.arange(6), np.arange(6) + 1.0)
+            allocator.step()
+    np.testing.assert_allclose(weighted.probabilities, plain.probabilities, rtol=1e-9)
+
+
+def test_a_large_present_weight_leaves_the_draws_to_regions_without_rows():
+    allocator = make(target="uniform", floor=0.2, present_weight=1e6)
+    for _ in range(3):
+        allocator.draw(6, present=[0, 1, 2, 3])
+        allocator.observe(np.arange(6), np.ones(6))
+        allocator.step()
+    np.testing.assert_allclose(allocator.probabilities, [0.2 / 6] * 4 + [0.4 + 0.2 / 6] * 2, atol=1e-5)
+
+
+def test_states_do_not_cross_present_weights_and_older_ones_have_weight_one():
+    state = make().state_dict()
+    assert "present_weight" not in state["config"]
+    with pytest.raises(aria.StateError, match=r"present_weight: None there, 2\.0 here"):
+        make(present_weight=2).load_state_dict(state)
+    make(present_weight=1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, "2", None])
+def test_a_present_weight_is_a_finite_number(weight):
+    with pytest.raises(ValueError, match="present_weight"):
+        make(present_weight=weight)
+
+
 def test_more_draws_than_items():
     """A draw larger than the pool runs through whole cycles of every region."""
     pool = aria.Partition.from_labels([0, 0, 1, 1])
