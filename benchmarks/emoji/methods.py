@@ -40,14 +40,24 @@ METHODS: dict[str, Method] = {
     "none": Method("no switching", None),
     "rc": Method("random conditioning", aria.PoolPolicy()),
     "uniform": Method("uniform over regions", aria.UniformPolicy(), target="uniform"),
-    "aria": Method("ARIA", _D, target="uniform", paired=True),
-    "aria_nopaired": Method("ARIA without paired", _D, target="uniform"),
-    "aria_pool": Method("ARIA, target pool", _D, paired=True),
-    "fill": Method("ARIA without discrepancy", _FILL, target="uniform", paired=True),
-    "aria_w3": Method("ARIA, an image counts as 3 draws", _D, target="uniform", paired=True, present_weight=3.0),
-    "aria_w10": Method("ARIA, an image counts as 10 draws", _D, target="uniform", paired=True, present_weight=10.0),
-    "aria_w100": Method("ARIA, an image counts as 100 draws", _D, target="uniform", paired=True, present_weight=100.0),
-    "aria_pool_w10": Method("ARIA, target pool, an image counts as 10 draws", _D, paired=True, present_weight=10.0),
+    "aria": Method("ARIA", _D, paired=True, present_weight=10.0),
+    "aria_fill": Method("ARIA without discrepancy", _FILL, paired=True, present_weight=10.0),
+    "aria_nopaired": Method("ARIA without paired", _D),
+    **{
+        f"aria_w{weight}": Method(f"ARIA, an image for {weight} draws", _D, paired=True, present_weight=float(weight))
+        for weight in (1, 3, 100)
+    },
+    **{
+        f"aria_uniform_w{weight}": Method(
+            f"ARIA, regions alike, an image for {weight} draws",
+            _D,
+            target="uniform",
+            paired=True,
+            present_weight=float(weight),
+        )
+        for weight in (1, 3, 10, 100)
+    },
+    "fill_uniform_w1": Method("regions alike, filled up", _FILL, target="uniform", paired=True),
     "oracle": Method("oracle: 97% to unseen prompts", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"),
 }
 
