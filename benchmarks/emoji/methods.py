@@ -13,6 +13,7 @@ import numpy as np
 import aria_sampling as aria
 
 from .models import TIMESTEPS
+from .peers import LastLosses, SecondMoment
 from .world import Scenario, stream
 
 PARTITIONS = ("kmeans", "subgroups", "random", "unseen")
@@ -29,6 +30,7 @@ class Method:
     paired: bool = False  # whether rows that keep their own caption count as effort its region gets
     floor: float = 0.2
     present_weight: float = 1.0
+    normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
 
@@ -58,6 +60,18 @@ METHODS: dict[str, Method] = {
         for weight in (1, 3, 10, 100)
     },
     "fill_uniform_w1": Method("regions alike, filled up", _FILL, target="uniform", paired=True),
+    "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0),
+    "aria_squared": Method("ARIA, D squared", aria.Proportional(2.0), paired=True, present_weight=10.0),
+    "aria_floor5": Method("ARIA, floor 0.05", _D, paired=True, present_weight=10.0, floor=0.05),
+    "aria_floor50": Method("ARIA, floor 0.5", _D, paired=True, present_weight=10.0, floor=0.5),
+    "aria_ema": Method("ARIA, one EMA", _D, paired=True, present_weight=10.0, estimator=aria.Ema()),
+    "aria_raw": Method("ARIA, raw losses", _D, paired=True, present_weight=10.0, normalise=False),
+    "aria_reducible": Method("ARIA, reducible", aria.Reducible(), paired=True, present_weight=10.0),
+    "reducible": Method("reducible, regions alike", aria.Reducible(), target="uniform"),
+    "minimax": Method("minimax, regions alike", aria.Minimax(), target="uniform"),
+    "second_moment": Method(
+        "second-moment resampler", SecondMoment(), target="uniform", floor=0.001, estimator=LastLosses()
+    ),
     "oracle": Method("oracle: 97% to unseen prompts", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"),
 }
 
@@ -101,4 +115,6 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         lag=lag,
     )
     schedule = aria.ExponentialSwitch(rate=lam)
-    return aria.RandomConditioning(allocator, schedule=schedule, num_train_timesteps=TIMESTEPS)
+    return aria.RandomConditioning(
+        allocator, schedule=schedule, num_train_timesteps=TIMESTEPS, normalise=method.normalise
+    )

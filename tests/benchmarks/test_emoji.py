@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import aria_sampling as aria
+from aria_sampling import checks
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
@@ -19,6 +22,7 @@ from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
 from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
+from benchmarks.emoji.peers import LastLosses, SecondMoment  # noqa: E402
 from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
 UNSEEN = "Animals & Nature,Food & Drink"
@@ -254,7 +258,8 @@ def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -
             items[name] += drawn.items.tolist()
             switch.observe(1.0 + 0.01 * batch.timesteps[live])
         assert all(np.array_equal(masks[0], mask) for mask in masks)
-    assert len({tuple(drawn) for drawn in items.values()}) == len(items)
+    distinct = [tuple(items[name]) for name in ("rc", "uniform", "aria", "aria_nopaired", "sqrt", "oracle")]
+    assert len(set(distinct)) == len(distinct)
 
 
 def test_steps_and_seeds_have_streams_of_their_own(cell: Scenario) -> None:
@@ -419,3 +424,28 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nowhere not known; there are tuning, base"):
         main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
+
+
+# -- the peer's rule
+
+
+def test_second_moments_are_of_the_last_visits_and_wait_for_every_region() -> None:
+    estimator, policy = LastLosses(kept=2), SecondMoment(warm=2)
+    state, shares = estimator.init(2), policy.init(2)
+    losses = {0: [1.0, 3.0, 4.0], 1: [2.0, 2.0]}
+    for region, visits in losses.items():
+        for loss in visits:
+            feedback = aria.Feedback.from_rows([region, region], [loss - 1, loss + 1], n_regions=2)
+            state = estimator.update(state, feedback)
+            shares = policy.update(shares, estimator.estimate(state))
+            waits = estimator.estimate(state).count.min() < 2
+            assert (shares["log_phi"] == 0).all() == waits
+    # a visit's mean square is loss^2 + 1; of region 0 the last two are of 3 and 4
+    np.testing.assert_allclose(np.exp(policy.log_phi(shares)), np.sqrt([(10 + 17) / 2, 5]))
+
+
+def test_the_peer_s_policy_conforms() -> None:
+    """Its estimator cannot: it is of the root mean square, and the conformance suite asks for the mean."""
+    checks.check_policy(SecondMoment())
+    with pytest.raises(AssertionError, match="the first visit sets the mean"):
+        checks.check_estimator(LastLosses())
