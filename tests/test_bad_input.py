@@ -6,6 +6,8 @@ files and embeddings (`partition/`), damaged states (law 5), rounds left open (l
 
 import copy
 import re
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -502,7 +504,7 @@ class _Broken(aria.Policy):
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_a_policy_that_answers_in_another_shape(length):
-    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return float64 \[3\], got shape"):
+    with pytest.raises(ValueError, match=rf"policy: log_phi\(\) of _Broken: expected 3 numbers, got {length}"):
         aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.zeros(length)))
 
 
@@ -511,5 +513,73 @@ def test_a_policy_that_answers_what_no_share_follows_from(bad):
     allocator = aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.array([0.0, bad, 0.0])))
     draw = allocator.draw(4)
     allocator.observe(draw.regions, np.ones(4))
-    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return numbers below inf"):
+    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) of _Broken to return numbers below inf"):
         allocator.step()
+
+
+@dataclass(frozen=True)
+class _Wrong(aria.Estimator):
+    """Answers something else for one field of its estimate, from the start or once there is feedback."""
+
+    field: str
+    answer: Any
+    cold: bool
+
+    def init(self, n_regions):
+        return aria.Ema().init(n_regions)
+
+    def update(self, state, feedback):
+        return aria.Ema().update(state, feedback)
+
+    def estimate(self, state):
+        right = aria.Ema().estimate(state)
+        return replace(right, **{self.field: self.answer}) if self.cold or state["clock"] > 0 else right
+
+
+@pytest.mark.parametrize("field", ["mean", "stderr", "count", "age"])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (np.ones(4), "expected 3 numbers, got 4"),
+        (np.ones((3, 1)), r"expected a one-dimensional array of numbers, got shape \(3, 1\)"),
+        (None, "expected a one-dimensional array of numbers, got NoneType"),
+        (["a", "b", "c"], "expected real numbers, got dtype"),
+    ],
+)
+def test_an_estimator_that_answers_in_another_form(field, answer, words):
+    pool = aria.Partition.from_labels([0, 1, 2])
+    with pytest.raises(ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: {words}"):
+        aria.Allocator(pool, estimator=_Wrong(field, answer, True))
+    allocator = aria.Allocator(pool, estimator=_Wrong(field, answer, False))
+    allocator.observe(allocator.draw(4).regions, np.ones(4))
+    before = allocator.digest()
+    with pytest.raises(ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: {words}"):
+        allocator.step()
+    assert allocator.digest() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"), [*((name, NAN) for name in ("mean", "stderr", "count", "age")), ("mean", INF)]
+)
+def test_an_estimator_that_answers_what_no_policy_can_use(field, bad):
+    allocator = aria.Allocator(
+        aria.Partition.from_labels([0, 1, 2]), estimator=_Wrong(field, np.array([1.0, bad, 1.0]), False)
+    )
+    allocator.observe(allocator.draw(4).regions, np.ones(4))
+    before = allocator.digest()
+    with pytest.raises(ValueError, match=rf"estimator: expected estimate\(\) of _Wrong .* got {field}"):
+        allocator.step()
+    assert allocator.digest() == before
+
+
+def test_a_policy_that_answers_no_numbers():
+    """Not at the start, where it is as it should be, but later."""
+    for answer in (None, ["a", "b"], np.zeros((2, 1)), np.zeros(3)):
+        policy = _Broken(np.zeros(2))
+        allocator = aria.Allocator(aria.Partition.from_labels([0, 1]), policy=policy)
+        policy.answer = answer
+        allocator.observe(allocator.draw(4).regions, np.ones(4))
+        before = allocator.digest()
+        with pytest.raises(ValueError, match=r"policy: log_phi\(\) of _Broken: expected"):
+            allocator.step()
+        assert allocator.digest() == before

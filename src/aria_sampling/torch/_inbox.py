@@ -51,4 +51,10 @@ class Inbox:
             self._close_oldest()
 
     def _close_oldest(self) -> None:
-        self.waiting.popleft()()  # if it fails, its round is open still, and can be reported again
+        try:
+            self.waiting.popleft()()
+        except (
+            BaseException
+        ):  # its round is open still, and so are those after it: they can be reported again, in order
+            self.waiting.clear()
+            raise

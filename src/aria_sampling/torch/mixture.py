@@ -14,7 +14,7 @@ from aria_sampling._errors import StateError
 from aria_sampling._state import take
 from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator
+from aria_sampling.allocator import Allocator, take_in
 from aria_sampling.partition import Partition
 from aria_sampling.torch._inbox import Inbox
 from aria_sampling.torch._ranks import Ranks
@@ -95,7 +95,8 @@ class RegionMixture(IterableDataset[Any]):
         self._sources = [Source(name, iterable) for name, iterable in zip(names, sources.values(), strict=True)]
         self._ranks = Ranks(group, check_every)
         self._inbox = Inbox(allocator)
-        self._parts: list[Any] = []
+        self._parts: list[Any] = []  # rows reported of the round that is being reported
+        self._parts_round = -1
         self._epoch_start = allocator.round
         self._taken: dict[int, tuple[list[dict[str, Any]], list[Any]]] = {}  # by round: states before, samples
         self._pass = 0
@@ -169,19 +170,25 @@ class RegionMixture(IterableDataset[Any]):
             ValueError: Another shape, dtype or length, a region out of range, or more samples than were yielded.
             RuntimeError: No batch is open.
         """
-        self._inbox.reporting("observe")
+        draw = self._inbox.reporting("observe")
         if on_device(regions, losses):
             rows: Any = pack(regions, losses)
         else:
             given = self._regions_given(regions)
             values = float_vector("losses", to_array(losses), length=len(given))
             rows = torch.as_tensor(np.stack([given, np.ascontiguousarray(values).view(np.int64)], axis=1))
-        most, reported = self._room(), sum(map(len, self._parts)) + len(rows)
+        parts = self._parts if self._parts_round == draw.round else []
+        most, reported = self._room(), sum(map(len, parts)) + len(rows)
         if reported > most:
             raise ValueError(f"regions: {reported} samples reported in a batch of {most} on this rank")
-        self._parts.append(rows)
-        if step:
+        self._parts, self._parts_round = [*parts, rows], draw.round
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            self._parts = parts  # these rows can be reported again
+            raise
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -193,7 +200,7 @@ class RegionMixture(IterableDataset[Any]):
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
         draw = self._inbox.reporting("step")
-        parts, self._parts = self._parts, []
+        parts = self._parts if self._parts_round == draw.round else []
         device = next((part.device for part in parts if part.device.type != "cpu"), torch.device("cpu"))
         rows = torch.cat([torch.empty((0, 2), dtype=torch.int64, device=device), *(part.to(device) for part in parts)])
         if self._ranks.size > 1:
@@ -202,6 +209,7 @@ class RegionMixture(IterableDataset[Any]):
         else:
             transfer = Transfer(rows)
             self._inbox.put(lambda: self._close(transfer.arrays()[0]), wait=device.type != "cpu")
+        self._parts, self._parts_round = [], -1
 
     def _regions_given(self, regions: Any) -> IntArray:
         """Return regions of samples as int64 [m]; ValueError for anything else."""
@@ -214,8 +222,7 @@ class RegionMixture(IterableDataset[Any]):
         return -(-self.batch_size // self._ranks.size)
 
     def _close(self, rows: IntArray) -> None:
-        self.allocator.observe(*unpack(rows))
-        self.allocator.step()
+        take_in(self.allocator, *unpack(rows))
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
     def weights(self, regions: Any) -> Tensor:

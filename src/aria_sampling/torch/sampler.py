@@ -16,7 +16,7 @@ from aria_sampling._errors import FeedbackLagError, StateError
 from aria_sampling._state import take
 from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator, Draw
+from aria_sampling.allocator import Allocator, Draw, take_in
 from aria_sampling.torch._inbox import Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import match_rows, pack, unpack
@@ -236,8 +236,13 @@ class AriaSampler(Sampler[int]):
                 f"counts all ranks together (batch_size={self.batch_size}, {self._ranks.size} ranks)"
             )
         self._parts, self._parts_round = [*parts, rows], draw.round
-        if step:
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            self._parts = parts  # these rows can be reported again
+            raise
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -249,9 +254,7 @@ class AriaSampler(Sampler[int]):
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
         draw = self._inbox.reporting("step")
-        parts = self._parts if self._parts_round == draw.round else []
-        self._parts, self._parts_round = [], -1
-        rows = _joined(parts)
+        rows = _joined(self._parts if self._parts_round == draw.round else [])
         if self._ranks.size > 1:
             wait = self._ranks.gather(
                 torch.as_tensor(rows), room=self._room(draw), round_=draw.round, lag=self.allocator.lag
@@ -262,6 +265,7 @@ class AriaSampler(Sampler[int]):
             self._inbox.put(lambda: self._close(draw, transfer.arrays()[0]), wait=True)
         else:
             self._inbox.put(lambda: self._close(draw, rows), wait=False)
+        self._parts, self._parts_round = [], -1
         if self._snapshots:  # a stateful loader may hand out the snapshot of this batch now
             self._inbox.settle()
 
@@ -305,8 +309,7 @@ class AriaSampler(Sampler[int]):
         items, losses = unpack(rows)
         place = match_rows(items, draw)
         order = np.argsort(place)
-        self.allocator.observe(draw.regions[place[order]], losses[order])
-        self.allocator.step()
+        take_in(self.allocator, draw.regions[place[order]], losses[order])
         self._ranks.note(self.allocator.round, self.allocator.digest)
         self._complete_snapshots()
 
