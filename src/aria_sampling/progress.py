@@ -56,7 +56,7 @@ class Progress:
         progress = cls(
             estimator.init(n_regions), policy.init(n_regions), Cursors.start(n_regions), deque(maxlen=lag + 1)
         )
-        progress._estimate(estimator)
+        progress._estimate(estimator, fed=False)
         progress._log_phi(policy)
         return progress
 
@@ -75,7 +75,7 @@ class Progress:
             fed: Regions with feedback in that round, [m].
             drawn: Regions drawn in it, [m].
         """
-        by_rows = type(estimator) in (Ema, EmaBank)
+        by_rows = type(estimator) in _OURS
         cursors = replace(self.cursors, present=self.cursors.present.copy())
         shared = [(array, drawn) for array in (cursors.visits, cursors.last)]
         if by_rows:  # a clock and the like, which are not by region, are kept whole
@@ -99,14 +99,7 @@ class Progress:
         """
         self.estimator = estimator.update(self.estimator, feedback)
         if len(feedback.regions):
-            now = self._estimate(estimator)
-            for name in _FIELDS:
-                values = getattr(now, name)
-                if np.isnan(values).any() or (name == "mean" and np.isinf(values).any()):
-                    raise ValueError(
-                        f"estimator: expected estimate() of {type(estimator).__name__} to return finite means and no "
-                        f"NaN once there is feedback, got {name} {values}"
-                    )
+            now = self._estimate(estimator, fed=True)
             self.policy = policy.update(self.policy, replace(now, mean=np.maximum(now.mean, 0.0)))
             log_phi = self._log_phi(policy)
             if not (log_phi < np.inf).all():  # NaN included
@@ -119,13 +112,20 @@ class Progress:
         self.dropped += feedback.dropped
         self.round += 1
 
-    def _estimate(self, estimator: Estimator) -> Estimate:
-        """Return what the estimator believes, float64 [n_regions] each; ValueError for another shape or dtype."""
-        now, who = estimator.estimate(self.estimator), f"estimator: estimate() of {type(estimator).__name__}"
-        n_regions = len(self.cursors.visits)
-        return Estimate(
-            *(float_vector(f"{who}, {name}", getattr(now, name, None), length=n_regions) for name in _FIELDS)
-        )
+    def _estimate(self, estimator: Estimator, *, fed: bool) -> Estimate:
+        """Return what the estimator believes; ValueError for another shape or dtype, or NaN once it was `fed`."""
+        now = estimator.estimate(self.estimator)
+        if type(estimator) in _OURS:
+            return now
+        who = f"estimator: estimate() of {type(estimator).__name__}"
+        fields: dict[str, FloatArray] = {}
+        for name in ("mean", "stderr", "count", "age"):
+            values = float_vector(f"{who}, {name}", getattr(now, name, None), length=len(self.cursors.visits))
+            if fed and not (np.isfinite(values) if name == "mean" else values >= 0).all():
+                wanted = "finite numbers" if name == "mean" else "numbers that are not negative"
+                raise ValueError(f"{who}, {name}: expected {wanted} once there is feedback, got {values}")
+            fields[name] = values
+        return Estimate(**fields)
 
     def _log_phi(self, policy: Policy) -> FloatArray:
         """Return log φ as float64 [n_regions]; ValueError for another shape or dtype."""
@@ -189,7 +189,7 @@ class Progress:
         )
 
 
-_FIELDS = ("mean", "stderr", "count", "age")
+_OURS = (Ema, EmaBank)  # not what is derived from them
 
 
 def _copied(state: State) -> State:
