@@ -567,7 +567,9 @@ def test_an_estimator_that_answers_what_no_policy_can_use(field, bad):
     )
     allocator.observe(allocator.draw(4).regions, np.ones(4))
     before = allocator.digest()
-    with pytest.raises(ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: expected .* once there is feedback"):
+    with pytest.raises(
+        ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: expected .* once there is feedback"
+    ):
         allocator.step()
     assert allocator.digest() == before
 

@@ -22,7 +22,7 @@ from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import match_rows, pack, unpack
 from aria_sampling.torch._stream import Stream
 from aria_sampling.torch._transfer import Transfer, on_device, to_array
-from aria_sampling.torch.lag import explained
+from aria_sampling.torch.lag import asking, check_loader, explained
 
 __all__ = ["AriaSampler"]
 
@@ -158,6 +158,7 @@ class AriaSampler(Sampler[int]):
 
     def _begin(self, stream: Stream) -> None:
         """Let `stream` yield from the last closed round on; it takes the place of any earlier one."""
+        check_loader(*asking())
         self._inbox.settle()
         closed = self.allocator.round
         if self._stream is not None and self._stream.ended and closed == self._stream.closed:
