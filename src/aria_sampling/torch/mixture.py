@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
 from aria_sampling.allocator import Allocator, take_in
 from aria_sampling.partition import Partition
-from aria_sampling.torch._inbox import Inbox
+from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import pack, unpack
 from aria_sampling.torch._source import Source
@@ -110,22 +110,26 @@ class RegionMixture(IterableDataset[Any]):
         return self.num_samples // self.num_replicas
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield what is left of the epoch, or a new one if nothing is: from the last observed batch on."""
+        """Yield what is left of the epoch, or a new one if nothing is: from the last observed batch on.
+
+        Nothing is changed before the first sample is asked for.
+        """
         if get_worker_info() is not None:
             raise RuntimeError(
                 "RegionMixture in a worker process: its allocator would never see a loss. Use num_workers=0, and give "
                 "workers to the sources"
             )
+        return self._rounds()
+
+    def _rounds(self) -> Iterator[Any]:
         self._inbox.settle()
         self.allocator.rewind()
         self._parts = []
         self._pass += 1
-        if self.num_samples and self.allocator.round - self._epoch_start >= self.num_samples // self.batch_size:
-            self._epoch_start = self.allocator.round
-        return self._rounds(self._pass)
-
-    def _rounds(self, this_pass: int) -> Iterator[Any]:
+        this_pass = self._pass
         rounds = None if self.num_samples is None else self.num_samples // self.batch_size
+        if rounds and self.allocator.round - self._epoch_start >= rounds:
+            self._epoch_start = self.allocator.round
         self._ranks.note(self.allocator.round, self.allocator.digest)
         block = self.batch_size // self.num_replicas
         while True:
@@ -172,7 +176,7 @@ class RegionMixture(IterableDataset[Any]):
         """
         draw = self._inbox.reporting("observe")
         if on_device(regions, losses):
-            rows: Any = pack(regions, losses)
+            rows: Any = pack(regions, losses, name="regions")
         else:
             given = self._regions_given(regions)
             values = float_vector("losses", to_array(losses), length=len(given))
@@ -238,7 +242,9 @@ class RegionMixture(IterableDataset[Any]):
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():
             strange = given[np.isnan(by_region[given])]
-            raise ValueError(f"regions: expected regions of the batch of round {draw.round}, got {strange[0]}")
+            raise ValueError(
+                f"regions: expected regions of the batch of round {draw.round}, got {strange[0]}{WEIGHTS_BEFORE}"
+            )
         weights = torch.as_tensor(by_region[given].astype(np.float32))
         return weights.to(regions.device) if isinstance(regions, Tensor) else weights
 
@@ -267,8 +273,9 @@ class RegionMixture(IterableDataset[Any]):
         """Continue from `state`: the next `iter` yields the rest of its epoch.
 
         Raises:
-            StateError: (a ValueError) the state is damaged or of another configuration, or a source is an
-                iterator and cannot go to where it was; the allocation is then not changed.
+            StateError: (a ValueError) the state is damaged or of another configuration, or a source cannot go to where
+                it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
+                changed.
         """
         for key, mine in (("names", list(self.names)), ("batch_size", self.batch_size)):
             if (its := take(state, key, type(mine))) != mine:
@@ -278,11 +285,17 @@ class RegionMixture(IterableDataset[Any]):
             raise StateError(f"state: expected {len(self._sources)} entries in 'sources', got {len(places)}")
         for source, place in zip(self._sources, places, strict=True):
             source.check(place)
-        epoch_start = take(state, "epoch_start", int)
-        self.allocator.load_state_dict(take(state, "allocator", dict))
+        epoch_start, allocation = take(state, "epoch_start", int), take(state, "allocator", dict)
+        moved: list[Callable[[], None]] = []
+        try:
+            for source, place in zip(self._sources, places, strict=True):
+                moved.append(source.go_to(place))
+            self.allocator.load_state_dict(allocation)
+        except BaseException:
+            for go_back in moved:
+                go_back()
+            raise
         self._epoch_start = epoch_start
-        for source, place in zip(self._sources, places, strict=True):
-            source.go_to(place)
         self._inbox.waiting.clear()
         self._taken.clear()
         self._parts = []

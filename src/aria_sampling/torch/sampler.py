@@ -17,7 +17,7 @@ from aria_sampling._state import take
 from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
 from aria_sampling.allocator import Allocator, Draw, take_in
-from aria_sampling.torch._inbox import Inbox
+from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import match_rows, pack, unpack
 from aria_sampling.torch._stream import Stream
@@ -288,7 +288,11 @@ class AriaSampler(Sampler[int]):
         """
         draw = self._inbox.reporting("weights")
         items = self._rows_given(indices)
-        weights = torch.as_tensor(draw.weights[match_rows(items, draw)].astype(np.float32))
+        try:
+            rows = match_rows(items, draw)
+        except ValueError as error:
+            raise ValueError(f"{error}{WEIGHTS_BEFORE}") from None
+        weights = torch.as_tensor(draw.weights[rows].astype(np.float32))
         return weights.to(indices.device) if isinstance(indices, Tensor) else weights
 
     def synchronize(self) -> None:
