@@ -172,6 +172,41 @@ def test_tensors_that_numpy_cannot_read_are_told_what_to_do():
     unharmed(allocator, seasoned())
 
 
+class _Unreadable:
+    """What NumPy cannot read, for a reason of its own."""
+
+    def __array__(self, *_, **__):
+        raise OSError("no array")
+
+    def __len__(self):
+        return 2
+
+
+def test_names_that_numpy_cannot_read():
+    for bad in (_Unreadable(), [_Unreadable(), _Unreadable()], [["a"], ["b", "c"]]):
+        complains(lambda bad=bad: aria.Partition.from_labels([0, 1], names=bad), "names", "a sequence of 2 names")
+
+
+UNREADABLE = [
+    ("sample_gain", {"rate": 0.1}, "count"),
+    ("ema_error", {"gains": [0.1], "counts": [1], "sigma": 1}, "drift"),
+    ("variance_limit", {"rate": 0.1, "samples": 3}, "sigma"),
+    ("minimax_risk", {"sigma": 1}, "drift"),
+    ("ess_fraction", {"q": [1.0]}, "p"),
+    ("merged_moments", {"mean": [1.0], "m2": [0.0]}, "count"),
+    ("merged_moments", {"count": [1.0], "m2": [0.0]}, "mean"),
+    ("merged_moments", {"count": [1.0], "mean": [1.0]}, "m2"),
+]
+
+
+@pytest.mark.parametrize(("function", "rest", "name"), UNREADABLE)
+def test_bounds_of_what_numpy_cannot_read(function, rest, name):
+    torch = pytest.importorskip("torch")
+    for bad in (_Unreadable(), [_Unreadable()], "text", torch.ones(1, requires_grad=True), torch.ones(1).to_sparse()):
+        message = complains(lambda bad=bad: getattr(aria.bounds, function)(**rest, **{name: bad}), name)
+        assert hasattr(bad, "detach") == message.endswith(f"; pass {name}.detach().double().cpu()")
+
+
 def test_no_open_round_is_no_bad_input_and_changes_nothing():
     allocator, twin = (aria.Allocator(small_pool(), lag=2) for _ in "ab")
     for call in (allocator.step, lambda: allocator.observe([0], [1.0]), lambda: allocator.observe([99], [1.0])):

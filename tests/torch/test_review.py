@@ -89,6 +89,45 @@ def test_a_loader_with_another_batch_size_is_named_first():
             next(iter(DataLoader(range(90), batch_size=other, sampler=sampler)))
 
 
+def test_what_is_no_vector_beside_a_tensor_on_a_device_is_refused_by_name():
+    sampler, loader = build(lag=1)
+    index = next(iter(loader))
+    mixture = RegionMixture({"a": range(9)}, batch_size=2)
+    next(iter(mixture))
+    before = sampler.state_dict()
+    far = torch.ones(BATCH, device="meta")
+    for call, name in (
+        (lambda: sampler.observe(None, far), "indices"),
+        (lambda: sampler.observe(["a"] * BATCH, far), "indices"),
+        (lambda: sampler.observe(index, far[:, None]), "losses"),
+        (lambda: sampler.observe(far.long(), None), "losses"),
+        (lambda: mixture.observe(None, far), "regions"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a one-dimensional"):
+            call()
+    assert sampler.state_dict() == before
+
+
+def test_weights_that_are_asked_for_too_late_say_so():
+    """The draw of a batch is closed with it, whether or not the next one is open."""
+    sampler, loader = build(lag=1)
+    rows = iter(loader)
+    first, _ = next(rows), next(rows)
+    sampler.observe(first, loss(first))
+    with pytest.raises(ValueError, match=r"not in the oldest open batch .*ask for those of a batch before observe\(\)"):
+        sampler.weights(first)
+    sampler.step()
+    with pytest.raises(RuntimeError, match=r"weights\(\) without an open batch.* before observe\(\)"):
+        sampler.weights(first)
+    mixture = RegionMixture({"a": range(9), "b": range(9)}, batch_size=1)
+    region, _ = next(iter(mixture))
+    with pytest.raises(ValueError, match=r"batch of round 0, got .* before observe\(\)"):
+        mixture.weights([1 - region])
+    mixture.observe([region], [1.0])
+    with pytest.raises(RuntimeError, match=r"weights\(\) without an open batch.* before observe\(\)"):
+        mixture.weights([region])
+
+
 # ------------------------------------------------------------------------ a round that could not be closed
 
 

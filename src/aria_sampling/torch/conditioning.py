@@ -52,8 +52,8 @@ class RandomConditioning:
     Raises:
         ValueError: An argument of the wrong type or out of its range.
 
-    Draw the timesteps on the CPU and move them afterwards: taking them from an accelerator costs one
-    synchronisation a batch.
+    Draw the timesteps on the CPU and move them afterwards, and give `paired` as it is there, too: taking either from an
+    accelerator costs a synchronisation a batch.
 
     Where torch.distributed is initialised, the batch is that of all ranks together, in their order; `draw`,
     `observe` and `step` are collective: every rank calls them for every batch, whether its rows switch or not.

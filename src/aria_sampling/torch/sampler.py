@@ -280,10 +280,10 @@ class AriaSampler(Sampler[int]):
                 that the loader gave, before they are moved.
 
         Returns:
-            float32 [m], on the device of `indices`.
+            float32 [m], on the device of `indices`; ``.to(loss.device)`` moves them to the losses.
 
         Raises:
-            ValueError: Rows that are not of that batch, or another shape or dtype.
+            ValueError: Rows that are not of that batch (`observe` closed theirs before?), or another shape or dtype.
             RuntimeError: No batch is open.
         """
         draw = self._inbox.reporting("weights")
