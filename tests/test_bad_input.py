@@ -6,6 +6,8 @@ files and embeddings (`partition/`), damaged states (law 5), rounds left open (l
 
 import copy
 import re
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +170,41 @@ def test_tensors_that_numpy_cannot_read_are_told_what_to_do():
     complains(lambda: allocator.observe([0, 1], torch.ones(2, 1)), "losses", "(2, 1)", "loss.flatten(1).mean(1)")
     complains(lambda: allocator.observe(torch.ones(2), [1.0, 2.0]), "regions", "integers", "float32")
     unharmed(allocator, seasoned())
+
+
+class _Unreadable:
+    """What NumPy cannot read, for a reason of its own."""
+
+    def __array__(self, *_, **__):
+        raise OSError("no array")
+
+    def __len__(self):
+        return 2
+
+
+def test_names_that_numpy_cannot_read():
+    for bad in (_Unreadable(), [_Unreadable(), _Unreadable()], [["a"], ["b", "c"]]):
+        complains(lambda bad=bad: aria.Partition.from_labels([0, 1], names=bad), "names", "a sequence of 2 names")
+
+
+UNREADABLE = [
+    ("sample_gain", {"rate": 0.1}, "count"),
+    ("ema_error", {"gains": [0.1], "counts": [1], "sigma": 1}, "drift"),
+    ("variance_limit", {"rate": 0.1, "samples": 3}, "sigma"),
+    ("minimax_risk", {"sigma": 1}, "drift"),
+    ("ess_fraction", {"q": [1.0]}, "p"),
+    ("merged_moments", {"mean": [1.0], "m2": [0.0]}, "count"),
+    ("merged_moments", {"count": [1.0], "m2": [0.0]}, "mean"),
+    ("merged_moments", {"count": [1.0], "mean": [1.0]}, "m2"),
+]
+
+
+@pytest.mark.parametrize(("function", "rest", "name"), UNREADABLE)
+def test_bounds_of_what_numpy_cannot_read(function, rest, name):
+    torch = pytest.importorskip("torch")
+    for bad in (_Unreadable(), [_Unreadable()], "text", torch.ones(1, requires_grad=True), torch.ones(1).to_sparse()):
+        message = complains(lambda bad=bad: getattr(aria.bounds, function)(**rest, **{name: bad}), name)
+        assert hasattr(bad, "detach") == message.endswith(f"; pass {name}.detach().double().cpu()")
 
 
 def test_no_open_round_is_no_bad_input_and_changes_nothing():
@@ -502,7 +539,7 @@ class _Broken(aria.Policy):
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_a_policy_that_answers_in_another_shape(length):
-    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return float64 \[3\], got shape"):
+    with pytest.raises(ValueError, match=rf"policy: log_phi\(\) of _Broken: expected 3 numbers, got {length}"):
         aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.zeros(length)))
 
 
@@ -511,5 +548,75 @@ def test_a_policy_that_answers_what_no_share_follows_from(bad):
     allocator = aria.Allocator(aria.Partition.from_labels([0, 1, 2]), policy=_Broken(np.array([0.0, bad, 0.0])))
     draw = allocator.draw(4)
     allocator.observe(draw.regions, np.ones(4))
-    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) to return numbers below inf"):
+    with pytest.raises(ValueError, match=r"policy: expected log_phi\(\) of _Broken to return numbers below inf"):
         allocator.step()
+
+
+@dataclass(frozen=True)
+class _Wrong(aria.Estimator):
+    """Answers something else for one field of its estimate, from the start or once there is feedback."""
+
+    field: str
+    answer: Any
+    cold: bool
+
+    def init(self, n_regions):
+        return aria.Ema().init(n_regions)
+
+    def update(self, state, feedback):
+        return aria.Ema().update(state, feedback)
+
+    def estimate(self, state):
+        right = aria.Ema().estimate(state)
+        return replace(right, **{self.field: self.answer}) if self.cold or state["clock"] > 0 else right
+
+
+@pytest.mark.parametrize("field", ["mean", "stderr", "count", "age"])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (np.ones(4), "expected 3 numbers, got 4"),
+        (np.ones((3, 1)), r"expected a one-dimensional array of numbers, got shape \(3, 1\)"),
+        (None, "expected a one-dimensional array of numbers, got NoneType"),
+        (["a", "b", "c"], "expected real numbers, got dtype"),
+    ],
+)
+def test_an_estimator_that_answers_in_another_form(field, answer, words):
+    pool = aria.Partition.from_labels([0, 1, 2])
+    with pytest.raises(ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: {words}"):
+        aria.Allocator(pool, estimator=_Wrong(field, answer, True))
+    allocator = aria.Allocator(pool, estimator=_Wrong(field, answer, False))
+    allocator.observe(allocator.draw(4).regions, np.ones(4))
+    before = allocator.digest()
+    with pytest.raises(ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: {words}"):
+        allocator.step()
+    assert allocator.digest() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"), [*((name, NAN) for name in ("mean", "stderr", "count", "age")), ("mean", INF)]
+)
+def test_an_estimator_that_answers_what_no_policy_can_use(field, bad):
+    allocator = aria.Allocator(
+        aria.Partition.from_labels([0, 1, 2]), estimator=_Wrong(field, np.array([1.0, bad, 1.0]), False)
+    )
+    allocator.observe(allocator.draw(4).regions, np.ones(4))
+    before = allocator.digest()
+    with pytest.raises(
+        ValueError, match=rf"estimator: estimate\(\) of _Wrong, {field}: expected .* once there is feedback"
+    ):
+        allocator.step()
+    assert allocator.digest() == before
+
+
+def test_a_policy_that_answers_no_numbers():
+    """Not at the start, where it is as it should be, but later."""
+    for answer in (None, ["a", "b"], np.zeros((2, 1)), np.zeros(3)):
+        policy = _Broken(np.zeros(2))
+        allocator = aria.Allocator(aria.Partition.from_labels([0, 1]), policy=policy)
+        policy.answer = answer
+        allocator.observe(allocator.draw(4).regions, np.ones(4))
+        before = allocator.digest()
+        with pytest.raises(ValueError, match=r"policy: log_phi\(\) of _Broken: expected"):
+            allocator.step()
+        assert allocator.digest() == before

@@ -14,12 +14,7 @@ import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["AVERAGED", "as_array", "float_vector", "int_vector", "integer", "real"]
-
-AVERAGED = (
-    "a loss that is already averaged cannot be credited: compute it with reduction='none', take its mean over all but "
-    "the first dimension, report that, and average afterwards"
-)
+__all__ = ["LOSS_HINTS", "as_array", "float_vector", "int_vector", "integer", "real"]
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
@@ -65,10 +60,10 @@ def real(
     return number
 
 
-def as_array(name: str, values: Any, what: str) -> AnyArray:
-    """Return `values` as an array of any shape and dtype; ValueError, with `what` was expected, if NumPy fails."""
+def as_array(name: str, values: Any, what: str, dtype: type[np.float64] | None = None) -> AnyArray:
+    """Return `values` as an array of any shape; ValueError, with `what` was expected, if NumPy fails."""
     try:
-        return np.asarray(values)
+        return np.asarray(values, dtype)
     except Exception as error:
         hint = f"; pass {name}.detach().double().cpu()" if hasattr(values, "detach") else ""
         raise ValueError(
@@ -80,7 +75,7 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
     """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
     array = as_array(name, values, f"a one-dimensional array of {what}")
     if array.ndim != 1:
-        hint = _LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
+        hint = LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
         raise ValueError(
             f"{name}: expected a one-dimensional array of {what}, got "
             + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {values!r}")
@@ -91,8 +86,9 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
     return array
 
 
-_LOSS_HINTS = (
-    f"; {AVERAGED}",
+LOSS_HINTS = (  # of no dimension, of too many
+    "; a loss that is already averaged cannot be credited: compute it with reduction='none', take its mean over all "
+    "but the first dimension, report that, and average afterwards",
     "; average over all but the first dimension: loss.flatten(1).mean(1), in NumPy loss.reshape(len(loss), -1).mean(1)",
 )
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +50,7 @@ class _OpenRound:
     present: IntArray | None
     visited: IntArray
     counts: IntArray
-    fed_regions: list[IntArray] = field(default_factory=list[IntArray])
-    fed_losses: list[FloatArray] = field(default_factory=list[FloatArray])
+    fed: list[tuple[IntArray, FloatArray]] = field(default_factory=list[tuple[IntArray, FloatArray]])
 
     def pass_by(self, cursors: Cursors) -> None:
         """Move `cursors` from before this draw to after it."""
@@ -243,22 +243,31 @@ class Allocator:
         opened = self._oldest("observe")
         regions = int_vector("regions", regions, high=self.partition.n_regions)
         losses = float_vector("losses", losses, length=len(regions))
-        opened.fed_regions.append(regions.copy())
-        opened.fed_losses.append(losses.copy())
+        opened.fed.append((regions.copy(), losses.copy()))
 
     def step(self) -> None:
-        """Close the oldest open round, with or without feedback. RuntimeError if none is open."""
+        """Close the oldest open round, with or without feedback. If that fails, the round is open as it was.
+
+        Raises:
+            ValueError: The estimator or the policy, a part of your own, answers with another shape or with NaN.
+            RuntimeError: No round is open.
+        """
         opened = self._oldest("step")
         feedback = Feedback.from_rows(
-            np.concatenate([np.empty(0, np.int64), *opened.fed_regions]),
-            np.concatenate([np.empty(0), *opened.fed_losses]),
+            np.concatenate([np.empty(0, np.int64), *(regions for regions, _ in opened.fed)]),
+            np.concatenate([np.empty(0), *(losses for _, losses in opened.fed)]),
             n_regions=self.partition.n_regions,
         )
-        progress = self._progress
-        progress.learn(self.estimator, self.policy, feedback)
-        opened.pass_by(progress.cursors)
-        progress.forced += opened.draw.forced
-        self._open_rounds.popleft()
+        progress, put_back = self._progress.following(self.estimator, feedback.regions, opened.visited)
+        try:
+            progress.learn(self.estimator, self.policy, feedback)
+            opened.pass_by(progress.cursors)
+            progress.forced += opened.draw.forced
+            still_open = deque(islice(self._open_rounds, 1, None))
+            self._progress, self._open_rounds = progress, still_open  # at once: Ctrl-C finds both done, or neither
+        except BaseException:
+            put_back()
+            raise
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
@@ -409,6 +418,18 @@ class Allocator:
         if self.present_weight != 1:  # a setting that older states do not name
             settings["present_weight"] = repr(self.present_weight)
         return {**settings, "target": target}
+
+
+def take_in(allocator: Allocator, regions: Any, losses: Any) -> None:
+    """Observe and step. If that fails, the round is open as it was, without these losses: they can be given again."""
+    opened = allocator._oldest("step")  # pyright: ignore[reportPrivateUsage]
+    before = len(opened.fed)
+    try:
+        allocator.observe(regions, losses)
+        allocator.step()
+    except BaseException:
+        del opened.fed[before:]
+        raise
 
 
 _MOST_ROWS = 2**31 - 1  # of a round

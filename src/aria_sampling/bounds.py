@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import float_vector, integer, real
+from aria_sampling._validation import as_array, float_vector, integer, real
 
 __all__ = [
     "allocation_change",
@@ -439,16 +439,16 @@ def merged_moments(count: Any, mean: Any, m2: Any) -> tuple[FloatArray, FloatArr
     Returns:
         Three float64 [...]; the mean is NaN where there are no rows at all.
     """
-    n = _finite("count", count)
-    if n.ndim == 0 or np.shape(mean) != n.shape or np.shape(m2) != n.shape:
+    n, means, squares = _finite("count", count), _numbers("mean", mean), _positive("m2", m2)
+    if n.ndim == 0 or means.shape != n.shape or squares.shape != n.shape:
         raise ValueError(
-            f"count, mean, m2: expected one shape with ranks first, got {n.shape}, {np.shape(mean)}, {np.shape(m2)}"
+            f"count, mean, m2: expected one shape with ranks first, got {n.shape}, {means.shape}, {squares.shape}"
         )
     held = n > 0
-    means = np.where(held, np.asarray(mean, dtype=np.float64), 0.0)
+    means = np.where(held, means, 0.0)
     total = n.sum(axis=0)
     common = np.divide((n * means).sum(axis=0), total, out=np.full_like(total, np.nan), where=total > 0)
-    apart = np.where(held, _positive("m2", m2) + n * (means - common) ** 2, 0.0)
+    apart = np.where(held, squares + n * (means - common) ** 2, 0.0)
     return total, common, apart.sum(axis=0)
 
 
@@ -465,12 +465,14 @@ def _alpha(value: Any) -> float:
     return real("alpha", value, low=0, high=1, open_low=True, open_high=True)
 
 
+def _numbers(name: str, value: Any) -> FloatArray:
+    """Return `value` as float64 of any shape; ValueError unless numbers."""
+    return as_array(name, value, "a number or an array of numbers", np.float64)
+
+
 def _positive(name: str, value: Any) -> FloatArray:
     """Return `value` as float64 of any shape; ValueError unless numbers, nowhere negative or NaN."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}={value!r}: expected a number or an array of numbers") from None
+    array = _numbers(name, value)
     if not (array >= 0).all():
         raise ValueError(f"{name}: expected values that are not negative, got {array.min()}")
     return array

@@ -19,7 +19,7 @@ from aria_sampling._errors import StateError
 from aria_sampling._state import decode_all, encode_all, take
 from aria_sampling._typing import BoolArray, FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
-from aria_sampling.allocator import Allocator, Draw
+from aria_sampling.allocator import Allocator, Draw, take_in
 from aria_sampling.drawing import random_words, uniforms
 from aria_sampling.estimation import TimestepProfile
 from aria_sampling.progress import SCHEMA, check_schema
@@ -212,20 +212,29 @@ class RandomConditioning:
                 f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
             )
         rows = float_vector("losses", losses, length=len(opened.mask))[opened.mask]
-        if len(rows):
-            self.allocator.observe(opened.draw.regions, self._credit(opened, rows))
         opened.losses = rows.copy()
-        if step:
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            opened.losses = None  # they can be reported again
+            raise
 
     def step(self) -> None:
-        """Close the oldest open round, with or without feedback. RuntimeError if none is open."""
+        """Close the oldest open round, with or without feedback; if that fails, it is open as it was.
+
+        RuntimeError if none is open.
+        """
         opened = self._oldest("step")
-        self.allocator.step()
-        if opened.losses is not None and len(opened.losses):
-            self._profile_state = self.profile.update(
-                self._profile_state, opened.timesteps, opened.losses, opened.draw.weights
-            )
+        rows, profile = opened.losses, self._profile_state
+        if rows is None or not len(rows):
+            self.allocator.step()
+        else:
+            profile = {name: array.copy() for name, array in profile.items()}
+            profile = self.profile.update(profile, opened.timesteps, rows, opened.draw.weights)
+            take_in(self.allocator, opened.draw.regions, self._credit(opened, rows))
+        self._profile_state = profile
         del self._open[opened.draw.round]
 
     def _credit(self, opened: _OpenSwitch, rows: FloatArray) -> FloatArray:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 
 from aria_sampling._errors import StateError
 from aria_sampling._state import decode, decode_all, encode, encode_all, take
-from aria_sampling._typing import FloatArray, State
+from aria_sampling._typing import FloatArray, IntArray, State
+from aria_sampling._validation import float_vector
 from aria_sampling.allocation import Policy
 from aria_sampling.drawing import Cursors
-from aria_sampling.estimation import Estimate, Estimator, Feedback
+from aria_sampling.estimation import Ema, EmaBank, Estimate, Estimator, Feedback
 
 __all__ = ["SCHEMA", "Progress", "check_schema"]
 
@@ -51,35 +52,85 @@ class Progress:
 
     @classmethod
     def start(cls, estimator: Estimator, policy: Policy, *, n_regions: int, lag: int) -> Progress:
-        """Return the progress before the first round; ValueError if a policy of the user's answers in another shape."""
-        state = policy.init(n_regions)
-        if (shape := np.shape(policy.log_phi(state))) != (n_regions,):
-            raise ValueError(
-                f"policy: expected log_phi() to return float64 [{n_regions}], got shape {shape} of {policy!r}"
-            )
-        phis: deque[FloatArray | None] = deque(maxlen=lag + 1)
-        return cls(estimator.init(n_regions), state, Cursors.start(n_regions), phis)
+        """Return the progress before the first round; ValueError if a part of the user's answers in another shape."""
+        progress = cls(
+            estimator.init(n_regions), policy.init(n_regions), Cursors.start(n_regions), deque(maxlen=lag + 1)
+        )
+        progress._estimate(estimator, fed=False)
+        progress._log_phi(policy)
+        return progress
 
     def log_phi(self, round_: int, lag: int) -> FloatArray | None:
         """Return the log φ that a draw of that round may use: the one after round ``round_ - 1 - lag``."""
         index = round_ - 1 - lag - (self.round - len(self.phis))
         return self.phis[index] if index >= 0 else None
 
+    def following(self, estimator: Estimator, fed: IntArray, drawn: IntArray) -> tuple[Progress, Callable[[], None]]:
+        """Return a progress to close a round on, and a function that leaves this one as it was if that fails.
+
+        What a part may change in place is copied. Of the arrays that are shared, the rows that will change are kept.
+
+        Args:
+            estimator: Our own two change the rows of `fed` only; any other may change all.
+            fed: Regions with feedback in that round, [m].
+            drawn: Regions drawn in it, [m].
+        """
+        by_rows = type(estimator) in _OURS
+        cursors = replace(self.cursors, present=self.cursors.present.copy())
+        shared = [(array, drawn) for array in (cursors.visits, cursors.last)]
+        if by_rows:  # a clock and the like, which are not by region, are kept whole
+            whole = np.arange(2)
+            shared += [(array, fed if len(array) > 2 else whole[: len(array)]) for array in self.estimator.values()]
+        kept = [(array, rows, array.take(rows, axis=0)) for array, rows in shared]
+
+        def put_back() -> None:
+            for array, rows, values in kept:
+                array[rows] = values
+
+        state = dict(self.estimator) if by_rows else _copied(self.estimator)
+        policy = _copied(self.policy)
+        return replace(self, estimator=state, policy=policy, cursors=cursors, phis=self.phis.copy()), put_back
+
     def learn(self, estimator: Estimator, policy: Policy, feedback: Feedback) -> None:
-        """Take in the feedback of the round that closes, which may be none."""
+        """Take in the feedback of the round that closes, which may be none.
+
+        Raises:
+            ValueError: A part of the user's answers with another shape or with NaN.
+        """
         self.estimator = estimator.update(self.estimator, feedback)
         if len(feedback.regions):
-            now = estimator.estimate(self.estimator)
-            clamped = Estimate(np.maximum(now.mean, 0.0), now.stderr, now.count, now.age)
-            self.policy = policy.update(self.policy, clamped)
-            log_phi = policy.log_phi(self.policy)
+            now = self._estimate(estimator, fed=True)
+            self.policy = policy.update(self.policy, replace(now, mean=np.maximum(now.mean, 0.0)))
+            log_phi = self._log_phi(policy)
             if not (log_phi < np.inf).all():  # NaN included
-                raise ValueError(f"policy: expected log_phi() to return numbers below inf, got {log_phi} of {policy!r}")
+                raise ValueError(
+                    f"policy: expected log_phi() of {type(policy).__name__} to return numbers below inf, got {log_phi}"
+                )
             self.phis.append(log_phi)
         else:
             self.phis.append(self.phis[-1] if self.phis else None)
         self.dropped += feedback.dropped
         self.round += 1
+
+    def _estimate(self, estimator: Estimator, *, fed: bool) -> Estimate:
+        """Return what the estimator believes; ValueError for another shape or dtype, or NaN once it was `fed`."""
+        now = estimator.estimate(self.estimator)
+        if type(estimator) in _OURS:
+            return now
+        who = f"estimator: estimate() of {type(estimator).__name__}"
+        fields: dict[str, FloatArray] = {}
+        for name in ("mean", "stderr", "count", "age"):
+            values = float_vector(f"{who}, {name}", getattr(now, name, None), length=len(self.cursors.visits))
+            if fed and not (np.isfinite(values) if name == "mean" else values >= 0).all():
+                wanted = "finite numbers" if name == "mean" else "numbers that are not negative"
+                raise ValueError(f"{who}, {name}: expected {wanted} once there is feedback, got {values}")
+            fields[name] = values
+        return Estimate(**fields)
+
+    def _log_phi(self, policy: Policy) -> FloatArray:
+        """Return log φ as float64 [n_regions]; ValueError for another shape or dtype."""
+        who = f"policy: log_phi() of {type(policy).__name__}"
+        return float_vector(who, policy.log_phi(self.policy), length=len(self.cursors.visits))
 
     def to_state(self) -> dict[str, Any]:
         """Return all of it as plain values."""
@@ -136,6 +187,14 @@ class Progress:
             dropped=take(state, "dropped", int),
             forced=take(state, "forced", int),
         )
+
+
+_OURS = (Ema, EmaBank)  # not what is derived from them
+
+
+def _copied(state: State) -> State:
+    """Return the arrays of a state, copied."""
+    return {name: array.copy() for name, array in state.items()}
 
 
 def check_schema(state: Any) -> Any:

@@ -6,6 +6,7 @@ says so (no open round, too small a lag).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,16 @@ class Strange:
         raise OSError("no number")
 
 
+class Unreadable:
+    """What NumPy is to ask for an array, and gets none."""
+
+    def __array__(self, *_, **__):
+        raise OSError("no array")
+
+    def __len__(self):
+        return 2
+
+
 NAN, INF = float("nan"), float("inf")
 NUMBERS = [
     0,
@@ -37,6 +48,7 @@ NUMBERS = [
     2,
     -(2**63),
     2**53,
+    2**63 - 1,
     2**63,
     2**64,
     10**30,
@@ -64,10 +76,11 @@ OTHERS = [
     [],
     {},
     (),
-    set(),
+    {1, 2},
     object,
     object(),
     Strange(),
+    Unreadable(),
     len,
     aria.Ema,
 ]
@@ -85,7 +98,21 @@ TENSORS = [
 ]  # fmt: skip
 STATES = [{"schema": 1}, {"schema": 2}, {1: 2}, {"schema": None}, {"epoch": 1}, [{}], {"allocator": {}}]
 VALUES = [*NUMBERS, *OTHERS, *ARRAYS, *TENSORS, *STATES]
-ANYTHING = st.sampled_from(VALUES)
+MADE_UP = st.one_of(
+    st.integers(-3, 3),
+    st.floats(),
+    st.lists(st.one_of(st.integers(-2, 100), st.floats()), max_size=9),
+    st.builds(
+        lambda shape, dtype, value: np.full(shape, value).astype(dtype),
+        st.sampled_from([(), (0,), (1,), (8,), (9,), (8, 1), (2, 4), (60,), (6,)]),
+        st.sampled_from(["int64", "int8", "uint64", "float64", "float16", "bool", "complex128", "O", "U3"]),
+        st.sampled_from([0, 1, 3, 100]),
+    ),
+    st.builds(
+        lambda n, dtype: torch.ones(n, dtype=dtype), st.integers(0, 9), st.sampled_from([torch.int64, torch.bfloat16])
+    ),
+)
+ANYTHING = st.one_of(st.sampled_from(VALUES), MADE_UP)
 
 
 @dataclass
@@ -137,6 +164,17 @@ def mixture() -> Any:
     return it
 
 
+class Profile:
+    """A timestep profile with its state, which is a value apart."""
+
+    def __init__(self):
+        self.it = aria.TimestepProfile(num_train_timesteps=400, n_bins=5)
+        self.state = self.it.update(self.it.init(), [0, 100, 399], [1.0, 2.0, 3.0])
+
+    def __getattr__(self, name):
+        return functools.partial(getattr(self.it, name), self.state)
+
+
 def method(make: Callable[[], Any], name: str, *, also=(), **good: Any) -> Call:
     def prepare():
         owner = make()
@@ -158,20 +196,18 @@ POLICY_ARGUMENTS = [
     {"temperature": 1.0},
     {"step_size": 0.1, "scale": 1.0, "reference": 0.0},
     {"reference": 0.0, "least": 0.1},
-    {"policies": (aria.Proportional(),)},
+    {"policies": (aria.Proportional(),), "weights": (1.0,)},
 ]
 
 
 def calls() -> list[Call]:
     """Every public constructor and method that takes arguments."""
-    its, rows = sampler()
-    one = its.allocator.state_dict()
+    one, rows = sampler()
     losses, regions = np.ones(8), np.arange(8) % 6
     numpy_switch, torch_switch = (
         (lambda: switcher(aria.RandomConditioning)),
         (lambda: switcher(faces.RandomConditioning)),
     )
-    profile = aria.TimestepProfile()
     options = {"estimator": aria.Ema(), "policy": aria.Proportional(), "floor": 0.2, "target": "pool", "max_gap": 4}
     options |= {"max_repeat": 5.0, "correction": 1.0, "seed": 0, "lag": 0}
     ranks = {"num_replicas": 1, "rank": 0, "check_every": 8}
@@ -181,9 +217,10 @@ def calls() -> list[Call]:
         method(begun, "draw", n=8, present=regions),
         method(begun, "skip", present=regions),
         method(begun, "observe", regions=regions, losses=losses),
-        method(begun, "load_state_dict", state=one),
-        method(begun, "sampler", batch_size=8, num_samples=40),
-        function(aria.Partition.from_labels, labels=[0, 1, 1], centers=np.eye(2)),
+        method(begun, "certificate", drift=0.1, sigma=1.0, alpha=0.05),
+        method(begun, "load_state_dict", state=begun().state_dict()),
+        method(begun, "sampler", batch_size=8, num_samples=40, num_replicas=2, rank=1, check_every=64),
+        function(aria.Partition.from_labels, labels=[0, 1, 1], names=["a", "b"], centers=np.eye(2)),
         function(aria.Partition.from_labels(np.arange(8) % 2, centers=np.eye(2)).assign, "Partition.assign",
                  embeddings=np.eye(2)),
         function(POOL.regions_of, "Partition.regions_of", items=rows),
@@ -194,11 +231,10 @@ def calls() -> list[Call]:
         function(aria.EmaBank, half_lives=(2.0, 9.0), discount=0.1, clip=9.0),
         function(aria.Feedback.from_rows, regions=regions, losses=losses, n_regions=6),
         function(aria.TimestepProfile, num_train_timesteps=100, n_bins=5, rate=0.1),
-        function(lambda **k: profile.update(profile.init(), **k), "TimestepProfile.update", timesteps=steps,
-                 losses=losses, weights=losses),
-        function(lambda **k: profile.expected(profile.init(), **k), "TimestepProfile.expected", timesteps=steps),
-        function(lambda **k: profile.ratio(profile.init(), **k), "TimestepProfile.ratio", timesteps=steps,
-                 losses=losses),
+        method(Profile, "update", timesteps=steps, losses=losses, weights=losses),
+        method(Profile, "expected", timesteps=steps),
+        method(Profile, "ratio", timesteps=steps, losses=losses),
+        method(Profile, "control_variate", timesteps=steps, losses=losses, coefficient=1.0),
         *(function(kind, **good) for kind, good in zip(POLICY, POLICY_ARGUMENTS, strict=True)),
         function(aria.ExponentialSwitch, rate=5.0),
         function(aria.SigmoidSwitch, steepness=3.0, midpoint=0.5),
@@ -206,25 +242,26 @@ def calls() -> list[Call]:
         function(aria.RandomConditioning, allocator=begun(), schedule=aria.ConstantSwitch(0.5), num_train_timesteps=9),
         method(numpy_switch, "draw", timesteps=steps, paired=steps // 10),
         method(numpy_switch, "observe", losses=losses),
-        method(numpy_switch, "load_state_dict", state=one),
+        method(numpy_switch, "load_state_dict", state=numpy_switch().state_dict()),
         function(faces.AriaSampler, allocator=begun(), batch_size=8, num_samples=40, drop_last=False, **ranks),
         method(lambda: sampler()[0], "observe", indices=rows, losses=losses),
         method(lambda: sampler()[0], "weights", indices=rows),
         method(lambda: sampler()[0], "set_epoch", epoch=3),
-        method(lambda: sampler()[0], "load_state_dict", state=one),
-        function(faces.RandomConditioning, "torch.RandomConditioning", allocator=begun(), num_train_timesteps=9,
-                 check_every=8),
+        method(lambda: sampler()[0], "deal", num_replicas=1, rank=0),
+        method(lambda: sampler()[0], "load_state_dict", state=one.state_dict()),
+        function(faces.RandomConditioning, "torch.RandomConditioning", allocator=begun(),
+                 schedule=aria.ConstantSwitch(0.5), num_train_timesteps=9, normalise=True, check_every=8),
         method(torch_switch, "draw", timesteps=steps, paired=steps // 10),
         method(torch_switch, "observe", losses=losses),
-        method(torch_switch, "load_state_dict", state=one),
+        method(torch_switch, "load_state_dict", state=torch_switch().state_dict()),
         function(faces.RegionMixture, sources={"a": range(3)}, allocator=None, batch_size=8, num_samples=40, **ranks),
         method(mixture, "observe", regions=regions % 2, losses=losses),
         method(mixture, "weights", regions=regions % 2),
-        method(mixture, "load_state_dict", state=one),
+        method(mixture, "load_state_dict", state=mixture().state_dict()),
         function(faces.lag_for, loader=torch.utils.data.DataLoader(range(8))),
         function(faces.dataloader, dataset=range(60), allocator=aria.Allocator(POOL), batch_size=8, num_samples=40),
     ]  # fmt: skip
     for call in found:
-        if call.name.split(".")[-1] in ("draw", "skip", "observe", "weights"):
+        if call.name.split(".")[-1] in ("draw", "skip", "observe", "weights", "deal"):
             call.also = RUNTIME
     return found

@@ -31,10 +31,10 @@ def loss(index):
     return torch.as_tensor(LOSSES[np.asarray(index)])
 
 
-def build(*, lag=0, state=None, loader_class=DataLoader, workers=0, prefetch=2, options=None, **settings):
+def build(*, lag=0, state=None, loader_class=DataLoader, workers=0, prefetch=2, options=None, policy=None, **settings):
     """A sampler and a loader over the pool, with its epoch of `NUM_SAMPLES`."""
     settings = {"batch_size": BATCH, "num_samples": NUM_SAMPLES, **settings}
-    sampler = make(lag=lag).sampler(**settings)
+    sampler = make(lag=lag, policy=policy).sampler(**settings)
     if state is not None:
         sampler.load_state_dict(state)
     options = {"num_workers": workers, "prefetch_factor": prefetch if workers else None, **(options or {})}

@@ -1,6 +1,7 @@
 """`AriaSampler` behind loaders that draw ahead (law 3), and what a trainer may report to it, and how."""
 
 import gc
+import inspect
 import re
 import warnings
 import weakref
@@ -165,6 +166,126 @@ def test_lag_for_overlap_and_refusals():
             lag_for(wrong)
 
 
+class Counted(Dataset):
+    """So many samples that they are there; `sized`: it says how many."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __getitem__(self, index):
+        if index >= self.n:
+            raise IndexError(f"no sample {index}")
+        return index
+
+
+class Sized(Counted):
+    def __len__(self):
+        return self.n
+
+
+USES = {
+    "lag_for": lag_for,
+    "first batch": lambda loader: next(iter(loader)),
+    "lag_for of a prepared one": lambda loader: lag_for(accelerator().prepare(loader)),
+    "first batch of a prepared one": lambda loader: next(iter(accelerator().prepare(loader))),
+}
+
+
+def accelerator(**options):
+    accelerate = pytest.importorskip("accelerate")
+    options = accelerate.utils.DataLoaderConfiguration(**options)
+    return accelerate.Accelerator(cpu=True, dataloader_config=options)
+
+
+@pytest.mark.parametrize("kind", ["plain", "stateful"])
+@pytest.mark.parametrize("use", USES)
+def test_a_partition_larger_than_the_dataset_is_refused_before_a_sample_is_missed(use, kind):
+    cls = DataLoader if kind == "plain" else stateful()
+    sampler = make().sampler(batch_size=BATCH, num_samples=ITEMS)
+    before = sampler.state_dict()
+    with pytest.raises(ValueError, match=rf"dataset: it has {ITEMS - 1} samples, .* partition {ITEMS} items"):
+        USES[use](cls(Sized(ITEMS - 1), batch_size=BATCH, sampler=sampler))
+    assert sampler.state_dict() == before
+    assert sampler.allocator.open_rounds == ()
+    for dataset in (Sized(ITEMS), Sized(ITEMS + 1), Counted(ITEMS)):
+        USES[use](cls(dataset, batch_size=BATCH, sampler=make(lag=1).sampler(batch_size=BATCH, num_samples=ITEMS)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "stateful"])
+@pytest.mark.parametrize("use", USES)
+def test_a_loader_that_drops_a_batch_of_which_the_sampler_does_not_know_is_refused(use, kind):
+    """Not one that has nothing to drop, nor one whose sampler drops it itself."""
+    cls = DataLoader if kind == "plain" else stateful()
+    uneven = 2 * BATCH + 5
+    sampler = make().sampler(batch_size=BATCH, num_samples=uneven)
+    with pytest.raises(
+        ValueError, match=r"the last 5 rows of an epoch .* allocator\.sampler\(\.\.\., drop_last=True\)"
+    ):
+        USES[use](cls(Sized(ITEMS), batch_size=BATCH, sampler=sampler, drop_last=True))
+    assert sampler.allocator.open_rounds == ()
+    for n, told, drop_last in ((uneven, True, True), (uneven, False, False), (2 * BATCH, False, True)):
+        sampler = make(lag=1).sampler(batch_size=BATCH, num_samples=n, drop_last=told)
+        USES[use](cls(Sized(ITEMS), batch_size=BATCH, sampler=sampler, drop_last=drop_last))
+
+
+def test_on_ranks_it_is_the_rows_of_this_one_that_a_loader_drops():
+    for rank in (0, 1):
+        sampler = make().sampler(batch_size=BATCH, num_samples=BATCH + 6, num_replicas=2, rank=rank)
+        loader = DataLoader(range(ITEMS), batch_size=BATCH // 2, sampler=sampler, drop_last=True)
+        with pytest.raises(ValueError, match="the last 3 rows of an epoch"):
+            lag_for(loader)
+
+
+def test_other_samplers_and_batch_samplers_are_left_alone():
+    for loader in (
+        DataLoader(range(5), shuffle=True, batch_size=2, drop_last=True),
+        DataLoader(range(5), batch_size=None),
+        DataLoader(range(5), batch_sampler=[[0, 1], [2]]),
+    ):
+        assert lag_for(loader) == 0
+    with pytest.raises(ValueError, match="dataset: it has 3 samples"):
+        lag_for(DataLoader(range(3), batch_size=None, sampler=make().sampler(batch_size=1, num_samples=5)))
+
+
+def test_a_refused_loader_is_not_kept_alive():
+    def fail():
+        iterator = iter(DataLoader(range(3), batch_size=BATCH, sampler=build()[0]))
+        try:
+            next(iterator)
+        except ValueError:
+            return weakref.ref(iterator)
+        return pytest.fail("nothing was raised")
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
+def test_what_the_loop_holds_is_not_kept_alive():
+    """Whoever asks for a batch: its frame is not looked into."""
+    sampler, loader = build()
+    rows = iter(loader)
+
+    class Held:
+        pass
+
+    held = Held()
+    gone = weakref.ref(held)
+    index = next(rows)
+    del held
+    assert gone() is None
+    sampler.observe(index, loss(index))
+
+
+def test_a_stateful_loader_of_accelerate_is_refused_as_attach_refuses_it():
+    pytest.importorskip("torchdata.stateful_dataloader")
+    prepared = accelerator(use_stateful_dataloader=True).prepare(build()[1])
+    with pytest.raises(ValueError, match="make the Accelerator without use_stateful_dataloader"):
+        lag_for(prepared)
+
+
 # ------------------------------------------------------------------------------ dataloader(), WithIndex
 
 
@@ -193,6 +314,24 @@ def test_dataloader_defaults_and_what_it_passes_on():
     assert (loader.batch_size, len(loader), len(loader.sampler)) == (4, 3, 10)
     cls = stateful()
     assert isinstance(dataloader(range(ITEMS), make(), batch_size=7, loader_class=cls), cls)
+
+
+def test_dataloader_passes_on_every_option_of_the_sampler(monkeypatch):
+    its, ours = (inspect.signature(each).parameters for each in (AriaSampler.__init__, dataloader))
+    options = {name: its[name].default for name in its.keys() - {"self"}}
+    assert options.keys() <= ours.keys()
+    for name in ("drop_last", "num_replicas", "rank", "group", "check_every"):
+        assert ours[name].default == its[name].default
+    given = {"num_replicas": 2, "rank": 1, "group": object(), "check_every": 7, "num_samples": 60, "drop_last": True}
+    seen = {}
+    made = AriaSampler.__init__
+    monkeypatch.setattr(
+        AriaSampler, "__init__", lambda self, *args, **kwargs: (seen.update(kwargs), made(self, *args, **kwargs))[1]
+    )
+    dataloader(range(ITEMS), make(), batch_size=8, **given)
+    assert seen == {"batch_size": 8, **given}
+    with pytest.raises(ValueError, match="check_every=0"):
+        dataloader(range(ITEMS), make(), batch_size=8, check_every=0)
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,24 @@ def test_a_pass_left_early_replays_what_was_not_observed(kind, ahead):
     assert seen + train(mixture, 8) == whole
 
 
+@pytest.mark.parametrize("lag", [0, 2])
+def test_iter_alone_changes_nothing(lag):
+    mixture = make(lag=lag)
+    train(mixture, 7)
+    rows = iter(mixture)
+    batch = list(islice(rows, BATCH))
+    mixture.observe([batch[0][0]], losses(batch[:1]), step=False)
+    before = mixture.state_dict(), [draw.items.tolist() for draw in mixture.allocator.open_rounds]
+    for _ in range(3):
+        iter(mixture)
+    assert (mixture.state_dict(), [draw.items.tolist() for draw in mixture.allocator.open_rounds]) == before
+    report(mixture, batch[1:])
+    twin = make(lag=lag)
+    train(twin, 8)
+    assert mixture.state_dict() == twin.state_dict()
+    assert list(islice(rows, BATCH)) == list(islice(twin, BATCH))  # and the pass goes on
+
+
 def test_a_newer_pass_takes_the_place_of_the_older():
     mixture = make(lag=2)
     older = iter(mixture)
@@ -364,12 +382,92 @@ def train_from(mixture, skip, batches):
     return train(mixture, skip + batches)[skip:]
 
 
-def test_a_source_that_became_shorter():
-    straight = RegionMixture({"a": range(10)}, batch_size=4)
-    train(straight, 2)
-    resumed = RegionMixture({"a": range(5)}, batch_size=4)
-    with pytest.raises(aria.StateError, match="'a' ended after 5 of 8 samples"):
-        resumed.load_state_dict(straight.state_dict())
+class Refuses(Stateful):
+    """Does not take a state that comes from further on."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if self.at > 4:
+            raise KeyError("at")
+
+
+SHORT = {
+    "shorter": (lambda: range(5), aria.StateError, r"'z' ended after 5 of \d+ samples"),
+    "refuses": (lambda: Refuses(0, 40), KeyError, "at"),
+    "another allocation": (lambda: Plain(0, 40), aria.StateError, "lag: 1 there, 0 here"),
+}
+
+
+@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("done", [0, 1, 4])
+def test_a_state_that_cannot_be_loaded_changes_nothing(kind, done):
+    """Neither the allocation nor a source: those before the one that fails go back to where they were."""
+    last, error, words = SHORT[kind]
+
+    def mixing(last, lag=0):
+        allocator = aria.Allocator(aria.Partition.from_labels([0, 1, 2]), target="uniform", lag=lag)
+        its = {"plain": Plain(100, 7), "stateful": Stateful(200, 7), "z": last}
+        return RegionMixture(its, allocator, batch_size=BATCH)
+
+    straight = mixing(Stateful(0, 40) if kind == "refuses" else range(40), lag=int(kind == "another allocation"))
+    train(straight, 18)
+    state = straight.state_dict()
+    assert state["sources"][0]["cycle"] > 0
+    target, twin = mixing(last()), mixing(last())
+    train(target, done)
+    train(twin, done)
+    flying = list(islice(target, 2))  # drawn, and not observed
+    before = copy.deepcopy(target.state_dict())
+    for _ in range(2):
+        with pytest.raises(error, match=words):
+            target.load_state_dict(state)
+        assert target.state_dict() == before
+        assert len(target.allocator.open_rounds) == 1
+    assert list(islice(target, 2)) == flying
+    assert train(target, 9) == train(twin, 9)
+    assert target.state_dict() == twin.state_dict()
+
+
+def test_a_source_that_has_no_state_before_it_is_started():
+    """As Hugging Face's streaming datasets: their state is None until then, and a rare region is started late."""
+
+    class Late(Stateful):
+        def state_dict(self):
+            return super().state_dict() if self.at else None
+
+    def mixing():
+        allocator = aria.Allocator(aria.Partition.from_labels([0, 1]), target=[1, 0])
+        return RegionMixture({"a": Late(0, 50), "never": Late(100, 50)}, allocator, batch_size=BATCH)
+
+    whole = train(mixing(), 12)
+    for stop in (0, 1, 2, 5):
+        straight = mixing()
+        seen = train(straight, stop)
+        resumed = mixing()
+        resumed.load_state_dict(through_torch(straight.state_dict()))
+        assert seen + train(resumed, 12 - stop) == whole
+
+
+def test_a_source_that_goes_back_to_its_first_cycle_is_told_so():
+    class Shuffled(Plain):
+        epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            return iter((np.random.default_rng(self.epoch).permutation(self.n) + self.base).tolist())
+
+    def mixing():
+        return RegionMixture({"a": Shuffled(0, 6), "b": Shuffled(100, 6)}, batch_size=BATCH)
+
+    mixture = mixing()
+    whole = train(mixing(), 9)
+    seen = train(mixture, 1)
+    state = mixture.state_dict()
+    assert seen + train(mixture, 8) == whole
+    mixture.load_state_dict(state)
+    assert seen + train(mixture, 8) == whole
 
 
 def test_states_of_other_mixtures_are_refused_with_nothing_changed():
@@ -392,8 +490,16 @@ def test_states_of_other_mixtures_are_refused_with_nothing_changed():
         with pytest.raises(aria.StateError, match=words):
             target.load_state_dict(wrong)
         assert target.state_dict() == before
-    with pytest.raises(aria.StateError, match="source with a state of its own, this one has none"):
-        make("plain").load_state_dict(state)
+    for one, other in (("stateful", "plain"), ("plain", "stateful")):
+        mixture = make(one)
+        train(mixture, 2)
+        target = make(other)
+        train(target, 1)
+        before = copy.deepcopy(target.state_dict())
+        words = f"had a source with{'out' if one == 'plain' else ''} a state of its own, this one has"
+        with pytest.raises(aria.StateError, match=words):
+            target.load_state_dict(mixture.state_dict())
+        assert target.state_dict() == before
 
 
 class Flaky:

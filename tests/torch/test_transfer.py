@@ -73,7 +73,21 @@ def test_rows_are_nobody_elses():
     [
         (torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2), "indices: expected a one-dimensional tensor"),
         (torch.arange(2), torch.tensor(1.0), "losses: expected a one-dimensional tensor"),
-        (torch.arange(2), torch.zeros(2, 1), "losses: expected a one-dimensional tensor"),
+        (
+            torch.arange(2),
+            torch.zeros(2, 1),
+            r"losses: expected a one-dim.*got shape \(2, 1\).*loss.flatten\(1\).mean\(1\)",
+        ),
+        (torch.arange(2), torch.zeros(2, 3, 4), r"losses: .*got shape \(2, 3, 4\).*loss.flatten\(1\).mean\(1\)"),
+        (torch.arange(2), torch.tensor(1.0), "losses: .*reduction='none'"),
+        (None, torch.zeros(2), "indices: expected a one-dimensional tensor of integers, got NoneType"),
+        ("ab", torch.zeros(2), "indices: expected a one-dimensional tensor of integers, got str"),
+        (["a", "b"], torch.zeros(2), "indices: expected a one-dimensional tensor of integers, got list"),
+        (torch.arange(2), None, "losses: expected a one-dimensional tensor of numbers, one a row, got NoneType"),
+        (torch.arange(2), "ab", "losses: expected a one-dimensional tensor of numbers, one a row, got str"),
+        (torch.arange(2), [[1.0], [1.0, 2.0]], "losses: expected a one-dimensional tensor .* got list"),
+        (torch.arange(2), {1.0, 2.0}, "losses: expected a one-dimensional tensor .* got set"),
+        (torch.arange(2), torch.zeros(2).to_sparse(), "losses: expected a dense tensor"),
         (torch.arange(2), torch.zeros(3), "losses: expected 2 numbers, got 3"),
         (torch.zeros(2), torch.zeros(2), "indices: expected integers, got dtype torch.float32"),
         (torch.zeros(2, dtype=torch.bool), torch.zeros(2), "indices: expected integers, got dtype torch.bool"),
@@ -84,6 +98,9 @@ def test_rows_are_nobody_elses():
 def test_pack_refuses(items, losses, words):
     with pytest.raises(ValueError, match=words):
         pack(items, losses)
+    if items is None:
+        with pytest.raises(ValueError, match="regions: expected"):
+            pack(items, losses, name="regions")
 
 
 # ------------------------------------------------------------------------------ Transfer

@@ -93,11 +93,6 @@ def _sampler_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler:
         f"expected the loader that accelerator.prepare() returned, got {type(loader).__name__}: call attach() below "
         "`loader = accelerator.prepare(loader)`, with what it returned",
     )
-    refuse(
-        loader.use_stateful_dataloader,
-        "loader: accelerate would take its snapshots of the sampler at the wrong batch: make the Accelerator without "
-        "use_stateful_dataloader; attach() saves the sampler's state",
-    )
     layers: list[Any] = [loader.batch_sampler or loader.sampler]
     while isinstance(layers[-1], BatchSampler):  # accelerate's shards and skips are batch samplers around another
         inner: Any = layers[-1]

@@ -193,8 +193,13 @@ class Partition:
 
 def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
     """Return `names` as a tuple of text; ValueError unless a sequence (so in an order) of one name a region."""
-    if isinstance(names, str | bytes | Set | Mapping) or not getattr(names, "__len__", None) or np.ndim(names) != 1:
-        raise ValueError(f"names: expected a sequence of {n_regions} names, got {names!r}")
+    wanted = f"a sequence of {n_regions} names"
+    if (
+        isinstance(names, str | bytes | Set | Mapping)
+        or not getattr(names, "__len__", None)
+        or as_array("names", names, wanted).ndim != 1
+    ):
+        raise ValueError(f"names: expected {wanted}, got {names!r}")
     if len(names) != n_regions:
         raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
     return tuple(map(str, names))

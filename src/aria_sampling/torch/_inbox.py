@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from aria_sampling.allocator import Allocator
 from aria_sampling.drawing import Draw
 
-__all__ = ["Inbox"]
+__all__ = ["WEIGHTS_BEFORE", "Inbox"]
+
+WEIGHTS_BEFORE = ". Weights are those of an open draw: ask for those of a batch before observe() or step() closes it"
 
 
 @dataclass(eq=False)
@@ -30,7 +32,7 @@ class Inbox:
         if len(self.waiting) >= len(opened):
             raise RuntimeError(
                 f"{what}() without an open batch: each batch of the sampler (or draw()) opens one round, and one "
-                "observe() or step() closes it"
+                f"observe() or step() closes it{WEIGHTS_BEFORE if what == 'weights' else ''}"
             )
         return opened[len(self.waiting)]
 
@@ -51,4 +53,10 @@ class Inbox:
             self._close_oldest()
 
     def _close_oldest(self) -> None:
-        self.waiting.popleft()()  # if it fails, its round is open still, and can be reported again
+        try:
+            self.waiting.popleft()()
+        except (
+            BaseException
+        ):  # its round is open still, and so are those after it: they can be reported again, in order
+            self.waiting.clear()
+            raise

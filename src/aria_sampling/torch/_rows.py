@@ -12,27 +12,23 @@ import torch
 from torch import Tensor
 
 from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import AVERAGED
+from aria_sampling._validation import LOSS_HINTS
 from aria_sampling.drawing import Draw
 from aria_sampling.torch._transfer import to_array
 
 __all__ = ["match_rows", "pack", "unpack"]
 
 
-def pack(items: Any, losses: Any) -> Tensor:
+def pack(items: Any, losses: Any, *, name: str = "indices") -> Tensor:
     """Return items and losses, of which at least one is on an accelerator, as rows on that device, waiting for nothing.
 
     Raises:
-        ValueError: Not one-dimensional, of different lengths, or of another kind of dtype.
+        ValueError: Not one-dimensional, of different lengths, of another kind of dtype, or no tensors at all; `name`
+            is what the items are called.
     """
-    items, losses = torch.as_tensor(items).detach(), torch.as_tensor(losses).detach()
-    for name, tensor, kind in (("indices", items, "integers"), ("losses", losses, "numbers, one a row")):
-        if tensor.ndim != 1:
-            averaged = f"; {AVERAGED}" if tensor is losses and tensor.ndim == 0 else ""
-            shape = tuple(tensor.shape)
-            raise ValueError(f"{name}: expected a one-dimensional tensor of {kind}, got shape {shape}{averaged}")
-        if tensor.is_complex() or tensor.dtype == torch.bool or (tensor is items and tensor.is_floating_point()):
-            raise ValueError(f"{name}: expected {kind}, got dtype {tensor.dtype}")
+    items, losses = _vector(name, items, "integers"), _vector("losses", losses, "numbers, one a row")
+    if items.is_floating_point() and len(items):
+        raise ValueError(f"{name}: expected integers, got dtype {items.dtype}")
     if len(items) != len(losses):
         raise ValueError(f"losses: expected {len(items)} numbers, got {len(losses)}")
     device = losses.device if losses.device.type != "cpu" else items.device
@@ -40,6 +36,25 @@ def pack(items: Any, losses: Any) -> Tensor:
         items, losses, device = items.cpu(), losses.cpu(), torch.device("cpu")
     bits = losses.to(device, torch.float64, non_blocking=True).view(torch.int64)
     return torch.stack([items.to(device, torch.int64, non_blocking=True), bits], dim=1)
+
+
+def _vector(name: str, values: Any, what: str) -> Tensor:
+    """Return `values` as a tensor [n] of real numbers, detached; ValueError, naming it, for anything else."""
+    try:
+        tensor = torch.as_tensor(values).detach()
+    except Exception as error:  # None, text, a list of lists
+        raise ValueError(
+            f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
+        ) from None
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor, got one of layout {tensor.layout}: pass its to_dense()")
+    if tensor.ndim != 1:
+        hint = LOSS_HINTS[tensor.ndim > 1] if name == "losses" else ""
+        shape = tuple(tensor.shape)
+        raise ValueError(f"{name}: expected a one-dimensional tensor of {what}, got shape {shape}{hint}")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name}: expected {what}, got dtype {tensor.dtype}")
+    return tensor
 
 
 def unpack(rows: Any) -> tuple[IntArray, FloatArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from aria_sampling._errors import StateError
@@ -31,6 +31,7 @@ class Source:
         self._iterator: Iterator[Any] | None = None
         self._cycle = 0
         self._position = 0  # samples taken in this cycle
+        self._told = False  # of a cycle
         self._state: dict[str, Any] | None = None  # of now, if known
         self.lost = False  # its place, since a source of the mixture failed half-way through a round
 
@@ -65,7 +66,8 @@ class Source:
         return sample
 
     def _start(self) -> Iterator[Any]:
-        if self._cycle and callable(tell := getattr(self._iterable, "set_epoch", None)):
+        self._told = self._told or self._cycle > 0
+        if self._told and callable(tell := getattr(self._iterable, "set_epoch", None)):
             tell(self._cycle)
         return iter(self._iterable)
 
@@ -73,7 +75,7 @@ class Source:
         """Return where it is: cycle, position, and its own state if it has one. Not to be changed."""
         if self._state is None:
             own: Any = self._iterable.state_dict() if self._stateful else {}
-            self._state = {"cycle": self._cycle, "position": self._position, "own": own}
+            self._state = {"cycle": self._cycle, "position": self._position, "own": {} if own is None else own}
         return self._state
 
     @property
@@ -84,16 +86,42 @@ class Source:
         """Raise StateError unless it can go to where `state` was taken."""
         cycle, position = take(state, "cycle", int), take(state, "position", int)
         own = cast("dict[str, Any]", take(state, "own", dict))
-        if bool(own) and not self._stateful:
+        if own and not self._stateful:
             raise StateError(f"state: region {self._name!r} had a source with a state of its own, this one has none")
+        if self._stateful and not own and (cycle or position):
+            raise StateError(f"state: region {self._name!r} had a source without a state of its own, this one has one")
         if self._once and not own and (cycle, position) != (self._cycle, self._position):
             raise StateError(
                 f"state: region {self._name!r} is to go to sample {position}, but its source is an iterator, which "
                 "cannot go back or be started again; give an iterable, or one with state_dict and load_state_dict"
             )
 
-    def go_to(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was taken; `check` it first. Without a state of its own, samples are skipped."""
+    def go_to(self, state: dict[str, Any]) -> Callable[[], None]:
+        """Go to where `state` was taken; `check` it first. Without a state of its own, samples are skipped.
+
+        Returns:
+            A function that goes back again. It has done so if there is an error.
+
+        Raises:
+            StateError: There are fewer samples than are to be skipped.
+        """
+        own = self.state()["own"]
+        before = vars(self).copy()
+
+        def go_back() -> None:
+            vars(self).update(before, _told=self._told)
+            if own:
+                self._iterable.load_state_dict(own)
+                self._iterator = None  # the next begins there
+
+        try:
+            self._go(state)
+        except BaseException:
+            go_back()
+            raise
+        return go_back
+
+    def _go(self, state: dict[str, Any]) -> None:
         self._state, self.lost = None, False
         if self._once and not state["own"]:
             return  # it is there already

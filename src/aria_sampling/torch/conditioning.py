@@ -52,8 +52,8 @@ class RandomConditioning:
     Raises:
         ValueError: An argument of the wrong type or out of its range.
 
-    Draw the timesteps on the CPU and move them afterwards: taking them from an accelerator costs one
-    synchronisation a batch.
+    Draw the timesteps on the CPU and move them afterwards, and give `paired` as it is there, too: taking either from an
+    accelerator costs a synchronisation a batch.
 
     Where torch.distributed is initialised, the batch is that of all ranks together, in their order; `draw`,
     `observe` and `step` are collective: every rank calls them for every batch, whether its rows switch or not.
@@ -152,8 +152,13 @@ class RandomConditioning:
             values = float_vector("losses", to_array(losses), length=length)
             rows = np.stack([np.arange(length), np.ascontiguousarray(values).view(np.int64)], axis=1)
         self._reported = (round_, rows)
-        if step:
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            self._reported = (-1, None)  # they can be reported again
+            raise
 
     def step(self) -> None:
         """Close the oldest open round, with or without feedback. Collective in a distributed run.
@@ -165,7 +170,6 @@ class RandomConditioning:
         round_ = self._inbox.reporting("step").round
         counts = self._rows_of("step", round_)
         rows = self._reported[1] if self._reported[0] == round_ else np.empty((0, 2), np.int64)
-        self._reported = (-1, None)
         if self._ranks.size > 1:
             lag = self.allocator.lag
             arrived = self._ranks.gather(torch.as_tensor(rows), room=max(counts), round_=round_, lag=lag)
@@ -175,6 +179,7 @@ class RandomConditioning:
             self._inbox.put(lambda: self._close(transfer.arrays(), counts), wait=True)
         else:
             self._inbox.put(lambda: self._close([rows], counts), wait=False)
+        self._reported = (-1, None)
 
     def _rows_of(self, what: str, round_: int) -> list[int]:
         """Return how many rows each rank has in an open round; RuntimeError if it was drawn by somebody else."""
@@ -189,8 +194,9 @@ class RandomConditioning:
                 unpack(part)[1] if len(part) else np.full(count, np.nan)
                 for part, count in zip(parts, counts, strict=True)
             ]
-            self.core.observe(np.concatenate(losses), step=False)
-        self.core.step()
+            self.core.observe(np.concatenate(losses))
+        else:
+            self.core.step()
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
     def synchronize(self) -> None:

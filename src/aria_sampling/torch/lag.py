@@ -11,7 +11,7 @@ from aria_sampling._errors import FeedbackLagError
 from aria_sampling.allocator import Allocator
 from aria_sampling.torch._ranks import Ranks
 
-__all__ = ["cover", "explained", "lag_for"]
+__all__ = ["asking", "check_loader", "cover", "explained", "lag_for"]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -27,7 +27,9 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
             training step.
 
     Raises:
-        ValueError: Not a loader; or accelerate's dispatching one on several ranks, where only the first would draw.
+        ValueError: Not a loader; accelerate's dispatching one on several ranks, where only the first would draw, or its
+            stateful one; an `AriaSampler` in it that was not told of its ``drop_last=True``, or whose partition is
+            larger than the dataset.
     """
     inner = getattr(loader, "base_dataloader", loader)
     workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
@@ -38,8 +40,65 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
             "loader: accelerate dispatches its batches from rank 0, and the other ranks draw nothing; prepare it with "
             "DataLoaderConfiguration(dispatch_batches=False)"
         )
+    if getattr(loader, "use_stateful_dataloader", False):
+        raise ValueError(
+            "loader: accelerate would take its snapshots of the sampler at the wrong batch: make the Accelerator "
+            "without use_stateful_dataloader, and save the sampler's own state (attach() of our integration does)"
+        )
+    check_loader(
+        getattr(inner, "batch_sampler", None) or getattr(inner, "sampler", None), getattr(inner, "dataset", None)
+    )
     ahead = workers * (prefetch or 0)
     return ahead + (inner is not loader) + bool(overlap)
+
+
+def check_loader(batches: Any, dataset: Any) -> None:
+    """Raise ValueError if a loader with this batch sampler and dataset would leave rows of an `AriaSampler` behind.
+
+    Another sampler, and a dataset without a length, are left alone.
+    """
+    layers = [batches]
+    while (inner := getattr(layers[-1], "batch_sampler", None) or getattr(layers[-1], "sampler", None)) is not None:
+        layers.append(inner)
+    sampler = layers.pop()
+    if not isinstance(allocator := getattr(sampler, "allocator", None), Allocator):
+        return
+    try:
+        n_samples = len(dataset)
+    except (TypeError, NotImplementedError):
+        n_samples = allocator.partition.n_items
+    if n_samples < allocator.partition.n_items:
+        raise ValueError(
+            f"dataset: it has {n_samples} samples, and the allocator's partition {allocator.partition.n_items} items: "
+            "samples would be drawn that are not there. Make the partition with one label for each of its samples"
+        )
+    for layer in layers:
+        drops = not sampler.drop_last and getattr(layer, "drop_last", False)
+        if drops and (left := len(sampler) % layer.batch_size):
+            raise ValueError(
+                f"loader: it has drop_last=True, and its sampler does not know: the last {left} rows of an epoch would "
+                "be drawn and never trained on, and their round never closed. Make the sampler with "
+                "allocator.sampler(..., drop_last=True), too, or both with aria_sampling.torch.dataloader(...)"
+            )
+
+
+def asking() -> tuple[Any, Any]:
+    """Return batch sampler and dataset of the loader that is asking the caller for rows, None each if that is unknown.
+
+    It looks at the frames of loaders only: what f_locals returns of a trainer's frame would keep its tensors alive.
+    """
+    batches = dataset = None
+    here = inspect.currentframe()
+    frame = here and here.f_back
+    del here
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LOADERS:
+        caller = frame.f_locals.get("self")
+        batches, dataset = getattr(caller, "_index_sampler", batches), getattr(caller, "_dataset", dataset)
+        frame = frame.f_back
+    return batches, dataset
+
+
+_LOADERS = ("aria_sampling", "torch", "torchdata", "accelerate")
 
 
 def cover(allocator: Allocator, needed: int, who: str = "this loader") -> None:

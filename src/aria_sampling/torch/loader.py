@@ -25,6 +25,8 @@ def dataloader(
     overlap: bool = False,
     num_replicas: int = 1,
     rank: int = 0,
+    group: Any = None,
+    check_every: int = 64,
     loader_class: Any = DataLoader,
     **kwargs: Any,
 ) -> Any:
@@ -49,6 +51,8 @@ def dataloader(
         overlap: See `lag_for`.
         num_replicas: See `AriaSampler`.
         rank: See `AriaSampler`.
+        group: See `AriaSampler`.
+        check_every: See `AriaSampler`.
         loader_class: `torch.utils.data.DataLoader`, or torchdata's StatefulDataLoader.
         kwargs: Passed to the loader: ``num_workers``, ``collate_fn``, ...
 
@@ -78,6 +82,8 @@ def dataloader(
         drop_last=drop_last,
         num_replicas=num_replicas,
         rank=rank,
+        group=group,
+        check_every=check_every,
     )
     size = sampler.batch_size // num_replicas
     loader = loader_class(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +14,9 @@ from aria_sampling._errors import StateError
 from aria_sampling._state import take
 from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator
+from aria_sampling.allocator import Allocator, take_in
 from aria_sampling.partition import Partition
-from aria_sampling.torch._inbox import Inbox
+from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import pack, unpack
 from aria_sampling.torch._source import Source
@@ -95,7 +95,8 @@ class RegionMixture(IterableDataset[Any]):
         self._sources = [Source(name, iterable) for name, iterable in zip(names, sources.values(), strict=True)]
         self._ranks = Ranks(group, check_every)
         self._inbox = Inbox(allocator)
-        self._parts: list[Any] = []
+        self._parts: list[Any] = []  # rows reported of the round that is being reported
+        self._parts_round = -1
         self._epoch_start = allocator.round
         self._taken: dict[int, tuple[list[dict[str, Any]], list[Any]]] = {}  # by round: states before, samples
         self._pass = 0
@@ -109,22 +110,26 @@ class RegionMixture(IterableDataset[Any]):
         return self.num_samples // self.num_replicas
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield what is left of the epoch, or a new one if nothing is: from the last observed batch on."""
+        """Yield what is left of the epoch, or a new one if nothing is: from the last observed batch on.
+
+        Nothing is changed before the first sample is asked for.
+        """
         if get_worker_info() is not None:
             raise RuntimeError(
                 "RegionMixture in a worker process: its allocator would never see a loss. Use num_workers=0, and give "
                 "workers to the sources"
             )
+        return self._rounds()
+
+    def _rounds(self) -> Iterator[Any]:
         self._inbox.settle()
         self.allocator.rewind()
         self._parts = []
         self._pass += 1
-        if self.num_samples and self.allocator.round - self._epoch_start >= self.num_samples // self.batch_size:
-            self._epoch_start = self.allocator.round
-        return self._rounds(self._pass)
-
-    def _rounds(self, this_pass: int) -> Iterator[Any]:
+        this_pass = self._pass
         rounds = None if self.num_samples is None else self.num_samples // self.batch_size
+        if rounds and self.allocator.round - self._epoch_start >= rounds:
+            self._epoch_start = self.allocator.round
         self._ranks.note(self.allocator.round, self.allocator.digest)
         block = self.batch_size // self.num_replicas
         while True:
@@ -169,19 +174,25 @@ class RegionMixture(IterableDataset[Any]):
             ValueError: Another shape, dtype or length, a region out of range, or more samples than were yielded.
             RuntimeError: No batch is open.
         """
-        self._inbox.reporting("observe")
+        draw = self._inbox.reporting("observe")
         if on_device(regions, losses):
-            rows: Any = pack(regions, losses)
+            rows: Any = pack(regions, losses, name="regions")
         else:
             given = self._regions_given(regions)
             values = float_vector("losses", to_array(losses), length=len(given))
             rows = torch.as_tensor(np.stack([given, np.ascontiguousarray(values).view(np.int64)], axis=1))
-        most, reported = self._room(), sum(map(len, self._parts)) + len(rows)
+        parts = self._parts if self._parts_round == draw.round else []
+        most, reported = self._room(), sum(map(len, parts)) + len(rows)
         if reported > most:
             raise ValueError(f"regions: {reported} samples reported in a batch of {most} on this rank")
-        self._parts.append(rows)
-        if step:
+        self._parts, self._parts_round = [*parts, rows], draw.round
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            self._parts = parts  # these rows can be reported again
+            raise
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -193,7 +204,7 @@ class RegionMixture(IterableDataset[Any]):
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
         draw = self._inbox.reporting("step")
-        parts, self._parts = self._parts, []
+        parts = self._parts if self._parts_round == draw.round else []
         device = next((part.device for part in parts if part.device.type != "cpu"), torch.device("cpu"))
         rows = torch.cat([torch.empty((0, 2), dtype=torch.int64, device=device), *(part.to(device) for part in parts)])
         if self._ranks.size > 1:
@@ -202,6 +213,7 @@ class RegionMixture(IterableDataset[Any]):
         else:
             transfer = Transfer(rows)
             self._inbox.put(lambda: self._close(transfer.arrays()[0]), wait=device.type != "cpu")
+        self._parts, self._parts_round = [], -1
 
     def _regions_given(self, regions: Any) -> IntArray:
         """Return regions of samples as int64 [m]; ValueError for anything else."""
@@ -214,8 +226,7 @@ class RegionMixture(IterableDataset[Any]):
         return -(-self.batch_size // self._ranks.size)
 
     def _close(self, rows: IntArray) -> None:
-        self.allocator.observe(*unpack(rows))
-        self.allocator.step()
+        take_in(self.allocator, *unpack(rows))
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
     def weights(self, regions: Any) -> Tensor:
@@ -231,7 +242,9 @@ class RegionMixture(IterableDataset[Any]):
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():
             strange = given[np.isnan(by_region[given])]
-            raise ValueError(f"regions: expected regions of the batch of round {draw.round}, got {strange[0]}")
+            raise ValueError(
+                f"regions: expected regions of the batch of round {draw.round}, got {strange[0]}{WEIGHTS_BEFORE}"
+            )
         weights = torch.as_tensor(by_region[given].astype(np.float32))
         return weights.to(regions.device) if isinstance(regions, Tensor) else weights
 
@@ -260,8 +273,9 @@ class RegionMixture(IterableDataset[Any]):
         """Continue from `state`: the next `iter` yields the rest of its epoch.
 
         Raises:
-            StateError: (a ValueError) the state is damaged or of another configuration, or a source is an
-                iterator and cannot go to where it was; the allocation is then not changed.
+            StateError: (a ValueError) the state is damaged or of another configuration, or a source cannot go to where
+                it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
+                changed.
         """
         for key, mine in (("names", list(self.names)), ("batch_size", self.batch_size)):
             if (its := take(state, key, type(mine))) != mine:
@@ -271,11 +285,17 @@ class RegionMixture(IterableDataset[Any]):
             raise StateError(f"state: expected {len(self._sources)} entries in 'sources', got {len(places)}")
         for source, place in zip(self._sources, places, strict=True):
             source.check(place)
-        epoch_start = take(state, "epoch_start", int)
-        self.allocator.load_state_dict(take(state, "allocator", dict))
+        epoch_start, allocation = take(state, "epoch_start", int), take(state, "allocator", dict)
+        moved: list[Callable[[], None]] = []
+        try:
+            for source, place in zip(self._sources, places, strict=True):
+                moved.append(source.go_to(place))
+            self.allocator.load_state_dict(allocation)
+        except BaseException:
+            for go_back in moved:
+                go_back()
+            raise
         self._epoch_start = epoch_start
-        for source, place in zip(self._sources, places, strict=True):
-            source.go_to(place)
         self._inbox.waiting.clear()
         self._taken.clear()
         self._parts = []

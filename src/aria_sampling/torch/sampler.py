@@ -16,13 +16,13 @@ from aria_sampling._errors import FeedbackLagError, StateError
 from aria_sampling._state import take
 from aria_sampling._typing import IntArray
 from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator, Draw
-from aria_sampling.torch._inbox import Inbox
+from aria_sampling.allocator import Allocator, Draw, take_in
+from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
 from aria_sampling.torch._ranks import Ranks
 from aria_sampling.torch._rows import match_rows, pack, unpack
 from aria_sampling.torch._stream import Stream
 from aria_sampling.torch._transfer import Transfer, on_device, to_array
-from aria_sampling.torch.lag import explained
+from aria_sampling.torch.lag import asking, check_loader, explained
 
 __all__ = ["AriaSampler"]
 
@@ -158,6 +158,7 @@ class AriaSampler(Sampler[int]):
 
     def _begin(self, stream: Stream) -> None:
         """Let `stream` yield from the last closed round on; it takes the place of any earlier one."""
+        check_loader(*asking())
         self._inbox.settle()
         closed = self.allocator.round
         if self._stream is not None and self._stream.ended and closed == self._stream.closed:
@@ -236,8 +237,13 @@ class AriaSampler(Sampler[int]):
                 f"counts all ranks together (batch_size={self.batch_size}, {self._ranks.size} ranks)"
             )
         self._parts, self._parts_round = [*parts, rows], draw.round
-        if step:
+        if not step:
+            return
+        try:
             self.step()
+        except BaseException:
+            self._parts = parts  # these rows can be reported again
+            raise
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -249,9 +255,7 @@ class AriaSampler(Sampler[int]):
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
         draw = self._inbox.reporting("step")
-        parts = self._parts if self._parts_round == draw.round else []
-        self._parts, self._parts_round = [], -1
-        rows = _joined(parts)
+        rows = _joined(self._parts if self._parts_round == draw.round else [])
         if self._ranks.size > 1:
             wait = self._ranks.gather(
                 torch.as_tensor(rows), room=self._room(draw), round_=draw.round, lag=self.allocator.lag
@@ -262,6 +266,7 @@ class AriaSampler(Sampler[int]):
             self._inbox.put(lambda: self._close(draw, transfer.arrays()[0]), wait=True)
         else:
             self._inbox.put(lambda: self._close(draw, rows), wait=False)
+        self._parts, self._parts_round = [], -1
         if self._snapshots:  # a stateful loader may hand out the snapshot of this batch now
             self._inbox.settle()
 
@@ -275,15 +280,19 @@ class AriaSampler(Sampler[int]):
                 that the loader gave, before they are moved.
 
         Returns:
-            float32 [m], on the device of `indices`.
+            float32 [m], on the device of `indices`; ``.to(loss.device)`` moves them to the losses.
 
         Raises:
-            ValueError: Rows that are not of that batch, or another shape or dtype.
+            ValueError: Rows that are not of that batch (`observe` closed theirs before?), or another shape or dtype.
             RuntimeError: No batch is open.
         """
         draw = self._inbox.reporting("weights")
         items = self._rows_given(indices)
-        weights = torch.as_tensor(draw.weights[match_rows(items, draw)].astype(np.float32))
+        try:
+            rows = match_rows(items, draw)
+        except ValueError as error:
+            raise ValueError(f"{error}{WEIGHTS_BEFORE}") from None
+        weights = torch.as_tensor(draw.weights[rows].astype(np.float32))
         return weights.to(indices.device) if isinstance(indices, Tensor) else weights
 
     def synchronize(self) -> None:
@@ -305,8 +314,7 @@ class AriaSampler(Sampler[int]):
         items, losses = unpack(rows)
         place = match_rows(items, draw)
         order = np.argsort(place)
-        self.allocator.observe(draw.regions[place[order]], losses[order])
-        self.allocator.step()
+        take_in(self.allocator, draw.regions[place[order]], losses[order])
         self._ranks.note(self.allocator.round, self.allocator.digest)
         self._complete_snapshots()
 
