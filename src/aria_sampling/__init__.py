@@ -34,6 +34,7 @@ from aria_sampling.estimation import Estimate as Estimate
 from aria_sampling.estimation import Estimator as Estimator
 from aria_sampling.estimation import Feedback as Feedback
 from aria_sampling.estimation import TimestepProfile as TimestepProfile
+from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
 
@@ -51,6 +52,7 @@ __all__ = [
     "ExponentialSwitch",
     "Feedback",
     "FeedbackLagError",
+    "History",
     "KMeansPartitioner",
     "Minimax",
     "Mixture",
