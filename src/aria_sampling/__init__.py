@@ -11,6 +11,8 @@ from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
 from aria_sampling._errors import RankError as RankError
 from aria_sampling._errors import StateError as StateError
+from aria_sampling.advice import Advice as Advice
+from aria_sampling.advice import Gain as Gain
 from aria_sampling.allocation import Minimax as Minimax
 from aria_sampling.allocation import Mixture as Mixture
 from aria_sampling.allocation import Policy as Policy
@@ -41,6 +43,7 @@ from aria_sampling.partition import Partition as Partition
 __version__: str  # looked up by __getattr__
 
 __all__ = [
+    "Advice",
     "Allocator",
     "Certificate",
     "ConstantSwitch",
@@ -52,6 +55,7 @@ __all__ = [
     "ExponentialSwitch",
     "Feedback",
     "FeedbackLagError",
+    "Gain",
     "History",
     "KMeansPartitioner",
     "Minimax",

@@ -27,6 +27,7 @@ import numpy as np
 from aria_sampling._errors import FeedbackLagError
 from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
+from aria_sampling.advice import Advice
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
 from aria_sampling.drawing import Cursors, Draw, draw_rows, forced_regions
@@ -35,6 +36,7 @@ from aria_sampling.partition import Partition
 from aria_sampling.progress import SCHEMA, Progress, check_fit, check_schema
 
 if TYPE_CHECKING:
+    from aria_sampling.history import History
     from aria_sampling.torch import AriaSampler
 
 __all__ = ["Allocator", "Draw"]
@@ -340,6 +342,16 @@ class Allocator:
             "passes": float(self._progress.cursors.visits.sum() / self.partition.n_items),
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
+
+    def advice(self, history: History) -> Advice:
+        """Return what this allocation has gained over its baselines; see `History.advice`.
+
+        Raises:
+            ValueError: `history` is of another allocator.
+        """
+        if history.allocator is not self:
+            raise ValueError("history: expected one of this allocator, got that of another")
+        return history.advice()
 
     def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:
         """Return a `torch.utils.data.Sampler` that draws from this allocator.

@@ -27,6 +27,7 @@ from aria_sampling._errors import StateError
 from aria_sampling._state import decode_all, encode, encode_all, take
 from aria_sampling._typing import AnyArray, FloatArray, IntArray, State
 from aria_sampling._validation import integer
+from aria_sampling.advice import Advice, Curves, advise
 from aria_sampling.allocator import Allocator
 from aria_sampling.progress import check_fit
 
@@ -180,6 +181,15 @@ class History:
         if name not in self._metric_names:
             raise ValueError(f"name={name!r}: expected one of {', '.join(self._metric_names)}")
         return self._view("metrics")[:, self._metric_names.index(name)]
+
+    def advice(self) -> Advice:
+        """Return whether the pool's own shares, or uniform ones, would have done as well as what was drawn.
+
+        It takes training on the drawn rows as they are (not weighted by `Draw.weights`), and that nothing but the draws
+        taught a region, but for what all regions share. See the guide on reading a history.
+        """
+        curves = Curves(self.draws, self.discrepancy, self.stderr, self.count)
+        return advise(curves, self.allocator.target, self.allocator.partition.sizes)
 
     # -- saving ----------------------------------------------------------------------------------------
 
