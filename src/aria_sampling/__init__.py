@@ -11,6 +11,8 @@ from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
 from aria_sampling._errors import RankError as RankError
 from aria_sampling._errors import StateError as StateError
+from aria_sampling.advice import Advice as Advice
+from aria_sampling.advice import Gain as Gain
 from aria_sampling.allocation import Minimax as Minimax
 from aria_sampling.allocation import Mixture as Mixture
 from aria_sampling.allocation import Policy as Policy
@@ -34,12 +36,14 @@ from aria_sampling.estimation import Estimate as Estimate
 from aria_sampling.estimation import Estimator as Estimator
 from aria_sampling.estimation import Feedback as Feedback
 from aria_sampling.estimation import TimestepProfile as TimestepProfile
+from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
 
 __version__: str  # looked up by __getattr__
 
 __all__ = [
+    "Advice",
     "Allocator",
     "Certificate",
     "ConstantSwitch",
@@ -51,6 +55,8 @@ __all__ = [
     "ExponentialSwitch",
     "Feedback",
     "FeedbackLagError",
+    "Gain",
+    "History",
     "KMeansPartitioner",
     "Minimax",
     "Mixture",

@@ -25,18 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aria_sampling._errors import FeedbackLagError, StateError
-from aria_sampling._state import take
+from aria_sampling._errors import FeedbackLagError
 from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
+from aria_sampling.advice import Advice
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
 from aria_sampling.drawing import Cursors, Draw, draw_rows, forced_regions
 from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
 from aria_sampling.partition import Partition
-from aria_sampling.progress import SCHEMA, Progress, check_schema
+from aria_sampling.progress import SCHEMA, Progress, check_fit, check_schema
 
 if TYPE_CHECKING:
+    from aria_sampling.history import History
     from aria_sampling.torch import AriaSampler
 
 __all__ = ["Allocator", "Draw"]
@@ -299,6 +300,11 @@ class Allocator:
         """What the next draw follows, before forced visits: float64 [n_regions], summing to 1."""
         return self._probabilities(self.round + min(len(self._open_rounds), self.lag)).copy()
 
+    @property
+    def draws(self) -> IntArray:
+        """Draws from each region in all closed rounds, int64 [n_regions]."""
+        return self._progress.cursors.visits.copy()
+
     def estimate(self) -> Estimate:
         """Return what is believed of every region, all closed rounds considered (whatever the lag)."""
         return self.estimator.estimate(self._progress.estimator)
@@ -354,6 +360,16 @@ class Allocator:
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
+    def advice(self, history: History) -> Advice:
+        """Return what this allocation has gained over its baselines; see `History.advice`.
+
+        Raises:
+            ValueError: `history` is of another allocator.
+        """
+        if history.allocator is not self:
+            raise ValueError("history: expected one of this allocator, got that of another")
+        return history.advice()
+
     def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:
         """Return a `torch.utils.data.Sampler` that draws from this allocator.
 
@@ -387,18 +403,7 @@ class Allocator:
                 the message says what differs. Nothing is changed.
         """
         state = check_schema(state)
-        pool = self.partition
-        for key, kind, mine in (("n_regions", int, pool.n_regions), ("fingerprint", str, pool.fingerprint)):
-            if (its := take(state, key, kind)) != mine:
-                raise StateError(f"state of another pool: it has {key}={its!r}, this allocator {mine!r}")
-        its, mine = take(state, "config", dict), self._config()
-        differ = [
-            f"{key}: {its.get(key)} there, {mine.get(key)} here"
-            for key in sorted({*its, *mine})
-            if its.get(key) != mine.get(key)
-        ]
-        if differ:
-            raise StateError("state of another configuration: " + "; ".join(differ))
+        check_fit(state, self.partition, self._config())
         self._progress = self._progress.from_state(state)
         self.rewind()
 

@@ -21,8 +21,9 @@ from aria_sampling._validation import float_vector
 from aria_sampling.allocation import Policy
 from aria_sampling.drawing import Cursors
 from aria_sampling.estimation import Ema, EmaBank, Estimate, Estimator, Feedback
+from aria_sampling.partition import Partition
 
-__all__ = ["SCHEMA", "Progress", "check_schema"]
+__all__ = ["SCHEMA", "Progress", "check_fit", "check_schema"]
 
 SCHEMA = 2
 _READABLE = (1, SCHEMA)
@@ -203,6 +204,21 @@ def check_schema(state: Any) -> Any:
     if its not in _READABLE:
         raise StateError(f"state of another version of this library: schema={its}, this one reads {_READABLE}")
     return _from_schema_1(state) if its == 1 and "log_phi" in state else state
+
+
+def check_fit(state: Any, pool: Partition, config: dict[str, str]) -> None:
+    """Raise StateError, which says what differs, unless `state` is of that pool and of that configuration."""
+    for key, kind, mine in (("n_regions", int, pool.n_regions), ("fingerprint", str, pool.fingerprint)):
+        if (its := take(state, key, kind)) != mine:
+            raise StateError(f"state of another pool: it has {key}={its!r}, this one {mine!r}")
+    its = take(state, "config", dict)
+    differ = [
+        f"{key}: {its.get(key)} there, {config.get(key)} here"
+        for key in sorted({*its, *config})
+        if its.get(key) != config.get(key)
+    ]
+    if differ:
+        raise StateError("state of another configuration: " + "; ".join(differ))
 
 
 def _from_schema_1(state: Mapping[str, Any]) -> dict[str, Any]:
