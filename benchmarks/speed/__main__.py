@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> None:
             raise SystemExit(quick.compare(results, json.loads(args.against.read_text(encoding="utf-8"))))
         return
     path = args.out / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if args.figures or args.only else {}
+    if args.figures and not path.exists():
+        raise SystemExit(f"{path} does not exist: run `python -m benchmarks.speed --out {args.out}` first.")
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() and (args.figures or args.only) else {}
     if not args.figures:
         names = args.only.split(",") if args.only else list(STUDIES)
         size = SMALL if args.smoke else FULL

@@ -78,6 +78,18 @@ def numpy_choice(n_items: int, rows: int) -> Call:
     return round_
 
 
+class Storage:
+    """What torchrl's sampler asks of its storage."""
+
+    ndim = 1
+
+    def __init__(self, n_items: int) -> None:
+        self.shape = (n_items,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
 def torchrl_prioritized(n_items: int, rows: int) -> Call | None:
     """torchrl's PrioritizedSampler, `sample` and `update_priority`; None where it is not installed or does not load."""
     flags = sys.getdlopenflags()
@@ -93,13 +105,7 @@ def torchrl_prioritized(n_items: int, rows: int) -> Call | None:
         sys.setdlopenflags(flags)
     import torch
 
-    class Storage:  # of which a sampler asks no more than this
-        ndim, shape = 1, torch.Size([n_items])
-
-        def __len__(self) -> int:
-            return n_items
-
-    storage: Any = Storage()
+    storage: Any = Storage(n_items)
     sampler = PrioritizedSampler(max_capacity=n_items, alpha=1.0, beta=1.0)
     sampler.update_priority(torch.arange(n_items), torch.rand(n_items) + 0.5, storage=storage)
     losses = torch.rand(rows) + 0.5

@@ -71,8 +71,8 @@ def _peers(results: Mapping[str, Any]) -> Any:
     figure.tight_layout()
     _note(
         figure,
-        "Medians; lines span the middle half of the calls. All samplers took turns in one run, one thread each. "
-        "The last two keep no weights of items.",
+        "Medians of processor time; lines span the middle half of the calls. All took turns in one run, one thread "
+        "each. The last two keep no weights of items.",
     )
     return figure
 
@@ -101,7 +101,7 @@ def _scaling(results: Mapping[str, Any]) -> Any:
     axes[0].set_ylim(100, None)
     figure.suptitle("What a round of aria-sampling depends on: not on the pool", x=0.02, ha="left", fontsize=13)
     figure.tight_layout()
-    _note(figure, "Medians, and bands over the middle half of the calls. One thread.")
+    _note(figure, "Medians of processor time, and bands over the middle half of the calls. One thread.")
     return figure
 
 

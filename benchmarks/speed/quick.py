@@ -15,7 +15,7 @@ RULE, TORCH = "loss resampler, 1,024 regions", "torch WeightedRandomSampler, 1M 
 
 
 def measure(seconds: float = 25.0) -> dict[str, Any]:
-    """Lower quartiles in microseconds, and the ratios of rounds to two yardsticks: many small calls, and one large."""
+    """Lower quartiles of processor time, µs, and ratios of rounds to two yardsticks: many small calls, one large."""
     partition = pool(1_000_000, 1024)
     times = race(
         {

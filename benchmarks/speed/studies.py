@@ -97,7 +97,7 @@ def rows(size: Size) -> dict[str, Any]:
 
 
 def first_draw(size: Size) -> dict[str, float]:
-    """Seconds from labels or weights in memory to the first index, for a pool of `size.first` items."""
+    """Seconds of processor time from labels or weights in memory to the first index, `size.first` items."""
     import torch
     from torch.utils.data import WeightedRandomSampler
 
@@ -108,7 +108,7 @@ def first_draw(size: Size) -> dict[str, float]:
         f"{ARIA}, from a partition": once(lambda: aria.Allocator(partition).draw(ROWS)),
         f"{ARIA}, from labels": once(lambda: aria.Allocator(aria.Partition.from_labels(labels)).draw(ROWS)),
         "torch WeightedRandomSampler, a batch": once(lambda: next(iter(WeightedRandomSampler(weights, ROWS)))),
-        "torch WeightedRandomSampler, an epoch": once(lambda: next(iter(WeightedRandomSampler(weights, n))), 1),
+        "torch WeightedRandomSampler, an epoch": once(lambda: next(iter(WeightedRandomSampler(weights, n)))),
     }
     if torchrl_prioritized(2, 2) is not None:
 
