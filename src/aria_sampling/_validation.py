@@ -19,15 +19,17 @@ __all__ = ["LOSS_HINTS", "as_array", "float_vector", "int_vector", "integer", "r
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
     """Return `value` as an int in ``[low, high]``, never more than an int64; raise ValueError for anything else."""
+    most = _INT64_MAX if high is None else high
+    if type(value) is int and low <= value <= most:
+        return value
     expected = f"an integer >= {low} that fits an int64" if high is None else f"an integer in [{low}, {high}]"
-    high = _INT64_MAX if high is None else high
     if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}={value!r}: expected {expected}, got a bool")
     try:
         number = operator.index(value)
     except Exception:  # whatever an object's __index__ raises
         raise ValueError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}") from None
-    if number < low or number > high:
+    if number < low or number > most:
         raise ValueError(f"{name}={number}: expected {expected}")
     return number
 

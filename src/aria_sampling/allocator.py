@@ -193,7 +193,7 @@ class Allocator:
         round_ = self.round + len(self._open_rounds)
         try:
             self._ahead.announce(n, present)
-            draw = draw_rows(
+            draw, visited, counts = draw_rows(
                 self.partition,
                 self._probabilities(round_),
                 n,
@@ -204,8 +204,8 @@ class Allocator:
                 target=self.target,
                 correction=self.correction,
             )
-            opened = _OpenRound(draw, present, *np.unique(draw.regions, return_counts=True))
-            self._ahead.advance(opened.visited, opened.counts)
+            opened = _OpenRound(draw, present, visited, counts)
+            self._ahead.advance(visited, counts)
         except BaseException:  # out of memory, a policy of the user's, Ctrl-C: the next draw must not notice
             self._ahead = self._progress.cursors.copy()
             for earlier in self._open_rounds:

@@ -18,7 +18,10 @@ replayed to resume.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +49,20 @@ _EMA_RATE = 0.02  # of the draw size, and of the effort that comes anyway
 
 def random_words(seed: int, stream: int, round_: int, n: int) -> _Words:
     """Return n random 64-bit words, uint64 [n], a function of the arguments alone (Philox 4x64)."""
-    source = np.random.Philox(key=seed | stream << 64, counter=round_ << 128)
-    return np.atleast_1d(np.asarray(source.random_raw(n), dtype=np.uint64))
+    counter, key = np.array([0, 0, round_, 0], np.uint64), np.array([seed, stream], np.uint64)
+    _own.philox.state = {**_own.start, "state": {"counter": counter, "key": key}}
+    return np.asarray(_own.philox.random_raw(n), dtype=np.uint64)
+
+
+class _Own(threading.local):
+    """A thread's own generator: making one takes longer than using it. Every use sets all of its state."""
+
+    def __init__(self) -> None:
+        self.philox: Any = np.random.Philox(0)
+        self.start = self.philox.state
+
+
+_own = _Own()
 
 
 def uniforms(words: _Words) -> FloatArray:
@@ -63,11 +78,18 @@ def systematic_counts(p: FloatArray, n: int, u: float) -> IntArray:
         n: Number of draws, not negative.
         u: Uniform in [0, 1). Averaged over u, the counts are exactly n·p.
     """
-    ends = np.minimum(np.cumsum(p) * n, n)
-    ends[np.flatnonzero(p)[-1] :] = n  # rounding must neither lose the last draw nor hand it to a region with p = 0
+    ends = p.cumsum()
+    ends *= n
+    np.minimum(ends, n, out=ends)
+    # rounding must neither lose the last draw nor hand it to a region with p = 0
+    ends[-1 if p[-1] > 0 else p.nonzero()[0][-1] :] = n
     whole = np.floor(ends)
-    whole += ends - whole + u >= 1  # floor(ends + u), but ends + u itself may round up to the next whole number
-    return np.diff(whole.astype(np.int64), prepend=0)
+    ends -= whole
+    ends += u
+    whole += np.floor(ends, out=ends)  # floor(ends + u), but ends + u itself may round up to the next whole number
+    ends[0] = whole[0]
+    np.subtract(whole[1:], whole[:-1], out=ends[1:])
+    return ends.astype(np.int64)
 
 
 def draw_rows(
@@ -81,8 +103,10 @@ def draw_rows(
     round_: int,
     target: FloatArray,
     correction: float,
-) -> Draw:
+) -> tuple[Draw, IntArray, IntArray]:
     """Return the draw of n rows, in an order in which any contiguous block is a fair part of it.
+
+    With it the regions that it visits, ascending, int64 [m], and how often it visits each, int64 [m].
 
     Args:
         partition: The pool.
@@ -101,18 +125,17 @@ def draw_rows(
         counts[forced] += 1
         p = p * ((n - len(forced)) / n)
         p[forced] += 1 / n
-    visited = np.flatnonzero(counts)
+    visited = (counts > 0).nonzero()[0]
     times = counts[visited]
-    place = np.repeat(np.arange(len(visited)), times)
-    nth = np.arange(n) - np.repeat(np.cumsum(times) - times, times)  # 0, 1, ... inside each region
-    shuffle = np.argsort(words[1:], kind="stable")
-    place, nth = place[shuffle], nth[shuffle]
+    shuffle = words[1:].argsort(kind="stable")  # of rows that were in the order of their regions
+    place = np.arange(len(visited)).repeat(times)[shuffle]
     regions = visited[place]
-    position = permuted_positions(seed, regions, visits[regions] + nth, partition.sizes[regions])
+    nth = (visits[visited] - (times.cumsum() - times))[place] + shuffle  # of all visits to the region
+    position = permuted_positions(seed, regions, nth, partition.sizes[regions])
     items = partition.order[partition.offsets[regions] + position].astype(np.int64)
     probabilities = p[regions]
     weights = (target[regions] / probabilities) ** correction
-    return Draw(items, regions, probabilities, weights, round_, len(forced))
+    return Draw(items, regions, probabilities, weights, round_, len(forced)), visited, times
 
 
 def forced_regions(gaps: IntArray, q: FloatArray, *, max_gap: int, most: int) -> IntArray:
@@ -120,7 +143,7 @@ def forced_regions(gaps: IntArray, q: FloatArray, *, max_gap: int, most: int) ->
 
     At most `most` of them; a region with q = 0 never; of equally old ones the lower numbers first.
     """
-    if most < 1:
+    if most < 1 or gaps.max() < max_gap:
         return np.empty(0, np.int64)
     due = np.flatnonzero((gaps >= max_gap) & (q > 0))
     if len(due) > most:
@@ -143,14 +166,13 @@ def permuted_positions(seed: int, regions: IntArray, visits: IntArray, sizes: In
     """
     size = sizes.astype(np.uint64)
     cycle, x = np.divmod(visits.astype(np.uint64), size)
-    key = _mix(_mix(regions.astype(np.uint64) + _mix(np.full(1, seed, np.uint64))) ^ (cycle * _ODD))
+    key = _mix(_mix(regions.astype(np.uint64) + _seed_word(seed)) ^ (cycle * _ODD))
     left = np.ceil(np.sqrt(sizes)).astype(np.uint64)
-    right = -(-sizes // left.astype(np.int64)).astype(np.int64)
-    radix = left, right.astype(np.uint64)
-    x = _feistel(x, *radix, key)
-    outside = np.flatnonzero(x >= size)
+    right = (size + left - _ONE) // left
+    x = _feistel(x, left, right, key)
+    outside = (x >= size).nonzero()[0]
     while len(outside):
-        x[outside] = _feistel(x[outside], radix[0][outside], radix[1][outside], key[outside])
+        x[outside] = _feistel(x[outside], left[outside], right[outside], key[outside])
         outside = outside[x[outside] >= size[outside]]
     return x.astype(np.int64)
 
@@ -158,23 +180,41 @@ def permuted_positions(seed: int, regions: IntArray, visits: IntArray, sizes: In
 def _feistel(x: _Words, left: _Words, right: _Words, key: _Words) -> _Words:
     """Return a keyed permutation of ``0..left*right-1``, applied to each x."""
     a, b = np.divmod(x, right)
-    for step in range(_FEISTEL_ROUNDS):
-        salt = key + np.uint64((step + 1) * 0xD1B54A32D192ED03 % 2**64)
+    for step, salt in enumerate(key + _SALTS):
         if step % 2:
-            b = (b + _mix(salt ^ (a * _ODD)) % right) % right
+            b += _mix(a * _ODD ^ salt) % right
+            np.minimum(b, b - right, out=b)  # b modulo right: what is below 0 wraps to the largest numbers
         else:
-            a = (a + _mix(salt ^ (b * _ODD)) % left) % left
+            a += _mix(b * _ODD ^ salt) % left
+            np.minimum(a, a - left, out=a)
     return a * right + b
-
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 
 
 def _mix(x: _Words) -> _Words:
     """Return each word with its bits mixed: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = (x ^ (x >> _SHIFTS[0])) * _FACTORS[0]
+    x ^= x >> _SHIFTS[1]
+    x *= _FACTORS[1]
+    x ^= x >> _SHIFTS[2]
+    return x
+
+
+@lru_cache(maxsize=64)
+def _seed_word(seed: int) -> _Words:
+    """Return the seed, mixed, uint64 [1]."""
+    return _mix(np.full(1, seed, np.uint64))
+
+
+def _word(value: int) -> _Words:
+    """Return a constant as uint64 []: NumPy computes with it in two thirds of the time of an np.uint64."""
+    return np.array(value % 2**64, np.uint64)
+
+
+_ONE = _word(1)
+_ODD = _word(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
+_SHIFTS = _word(30), _word(27), _word(31)
+_FACTORS = _word(0xBF58476D1CE4E5B9), _word(0x94D049BB133111EB)
+_SALTS = np.array([[step * 0xD1B54A32D192ED03 % 2**64] for step in range(1, _FEISTEL_ROUNDS + 1)], np.uint64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,8 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "cold-mean-unweighted", "a region never visited borrows the plain mean of the others", BASE,
-        "common = float((count * np.where(seen, mean, 0.0)).sum() / weight)",
-        "common = float(np.where(seen, mean, 0.0).sum() / seen.sum())",
+        "mean[cold] = (count * mean).sum() / weight if", "mean[cold] = mean.sum() / (len(mean) - len(cold)) if",
         (ESTIMATE,),
     ),
     Mutant(
@@ -122,13 +121,13 @@ MUTANTS = [
     ),
     Mutant(
         "evidence-for-ever", "evidence is not discounted", BANK,
-        "(1 - self.discount) * evidence", "1.0 * evidence",
+        "evidence *= 1 - self.discount", "evidence *= 1.0",
         (GAIN,),
     ),
     Mutant(
         "evidence-in-hindsight", "members are judged after they have seen the loss", BANK,
-        "(y - total / np.where(known, weight, 1.0)) ** 2",
-        "((y - total / np.where(known, weight, 1.0)) / 2) ** 2",
+        "(y - total / (weight + ~known)) ** 2",
+        "((y - total / (weight + ~known)) / 2) ** 2",
         (GAIN,),
     ),
     Mutant(
@@ -162,17 +161,17 @@ MUTANTS = [
     # -- shares
     Mutant(
         "uniform-floor", "the floor is floor / K", SHARES,
-        "(1 - floor) * x + floor * q", "(1 - floor) * x + floor * (q > 0) / (q > 0).sum()",
+        "x += floor * q", "x += floor * (q > 0) / (q > 0).sum()",
         (LAW2,),
     ),
     Mutant(
         "floor-dropped", "p is what the policy says", SHARES,
-        "return (1 - floor) * x + floor * q", "return x",
+        "    x = (1 - floor) * x\n    x += floor * q\n", "",
         (LAW2,),
     ),
     Mutant(
         "untilted-phi", "p ∝ φ, without the target q", SHARES,
-        "raw = q * np.exp(", "raw = (q > 0) * np.exp(",
+        "raw *= q", "raw *= q > 0",
         (LAW2,),
     ),
     Mutant(
@@ -218,7 +217,7 @@ MUTANTS = [
     # -- drawing
     Mutant(
         "rounding-counts", "counts are rounded, without the uniform number", DRAW,
-        "whole += ends - whole + u >= 1", "whole += ends - whole >= 0.5",
+        "    ends += u\n    whole += np.floor(ends, out=ends)", "    whole += ends >= 0.5",
         (LAW1,),
     ),
     Mutant(
@@ -248,7 +247,7 @@ MUTANTS = [
     ),
     Mutant(
         "seed-ignored", "all seeds draw the same", DRAW,
-        "key=seed | stream << 64", "key=stream << 64",
+        "np.array([seed, stream], np.uint64)", "np.array([0, stream], np.uint64)",
         (LAW1, LAW7),
     ),
     Mutant(
@@ -268,7 +267,7 @@ MUTANTS = [
     ),
     Mutant(
         "draws-in-order", "rows come region by region", DRAW,
-        "place, nth = place[shuffle], nth[shuffle]", "place, nth = place[:], nth[:]",
+        'shuffle = words[1:].argsort(kind="stable")', "shuffle = np.arange(n)",
         (LAW1,),
     ),
     # -- allocator

@@ -54,12 +54,21 @@ def tilt(q: FloatArray, log_phi: FloatArray) -> FloatArray:
 
     Computed from differences of log φ, so it neither overflows nor depends on the scale of φ.
     """
-    top = log_phi[q > 0].max()
+    top = _top(q, log_phi)
     if not math.isfinite(top):
         return q
+    raw = log_phi - top
+    np.minimum(raw, 0.0, out=raw)
     with np.errstate(under="ignore"):
-        raw = q * np.exp(np.minimum(log_phi - top, 0.0))
-    return raw / raw.sum()
+        np.exp(raw, out=raw)
+        raw *= q
+    raw /= raw.sum()
+    return raw
+
+
+def _top(q: FloatArray, log_phi: FloatArray) -> float:
+    """Return the largest log φ of the regions that are worth anything."""
+    return (log_phi if q.min() > 0 else log_phi[q > 0]).max()
 
 
 def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray:
@@ -128,11 +137,13 @@ def shares(
     ``p = (1 - floor)·x + floor·q``, where x is q·φ normalised, filled up around `effort` if there is any,
     and cut to `cap`. ``log_phi=None`` means that nothing is known yet: then p = q.
     """
-    if log_phi is None or not np.isfinite(log_phi[q > 0]).any():
+    if log_phi is None or not math.isfinite(_top(q, log_phi)):
         return q
     x = tilt(q, log_phi)
     if effort is not None and effort.any():
         x = water_fill(x, effort)
     if cap is not None:
         x = capped(x, cap)
-    return (1 - floor) * x + floor * q
+    x = (1 - floor) * x
+    x += floor * q
+    return x

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from aria_sampling._typing import FloatArray, State
+from aria_sampling._typing import FloatArray, IntArray, State
 from aria_sampling._validation import integer, real
 from aria_sampling.estimation import variation
 from aria_sampling.estimation.base import Estimate, Estimator, Feedback, fill_unvisited
@@ -70,13 +70,13 @@ class EmaBank(Estimator):
         before = np.where(known, state["mean"][k], np.nan)
         variation.update(state, feedback, before)
         # members in rows, regions in columns: sums over members are then sums of rows, which NumPy does fast
-        total, time, evidence = (
-            np.array(state[name].take(k, axis=0).T, order="C") for name in ("total", "time", "evidence")
-        )
+        banks = [state[name].reshape(-1) for name in ("total", "time", "evidence")]  # views: what is set in them stays
+        place = k * len(decay) + self._members
+        total, time, evidence = (bank.take(place) for bank in banks)
         weight = -np.expm1(decay * old)  # of all past losses in each member; 0 if none
-        error2 = new * (y - total / np.where(known, weight, 1.0)) ** 2
-        surprise = self._surprise(error2, variation.value(state) * before**2)
-        evidence = (1 - self.discount) * evidence + np.where(known, surprise, 0.0)
+        error2 = (new * known) * (y - total / (weight + ~known)) ** 2  # 0 where nothing was predicted
+        evidence *= 1 - self.discount
+        evidence += self._surprise(error2, variation.value(state) * before**2)
         gain = -np.expm1(decay * new)
         keep = 1 - gain
         total = keep * total + gain * y
@@ -84,14 +84,15 @@ class EmaBank(Estimator):
         weight = keep * weight + gain
         trust = np.exp((evidence.min(axis=0) - evidence) / 2)
         trust /= trust.sum(axis=0)
-        state["total"][k], state["time"][k], state["evidence"][k] = total.T, time.T, evidence.T
+        for bank, values in zip(banks, (total, time, evidence), strict=True):
+            bank[place] = values
         state["n"][k] = old + new
         share = trust / weight
         state["mean"][k] = (share * total).sum(axis=0)
         state["when"][k] = (share * time).sum(axis=0)
         # effective size of n single losses (Ema's exact one with all counts 1), tanh(n·rate/2) / tanh(rate/2), mixed
         # as the means are; tanh(n·rate/2) is weight / (2 - weight)
-        state["count"][k] = (trust * weight / ((2 - weight) * np.tanh(-decay / 2))).sum(axis=0)
+        state["count"][k] = (trust * weight / ((2 - weight) * self._tanh)).sum(axis=0)
         state["clock"] += 1
         return state
 
@@ -99,6 +100,16 @@ class EmaBank(Estimator):
     def _decay(self) -> FloatArray:
         """Log of what one loss leaves of the past in each member, float64 [members, 1]."""
         return -np.log(2.0) / np.array(self.half_lives)[:, None]
+
+    @cached_property
+    def _members(self) -> IntArray:
+        """Numbers of the members, int64 [members, 1]."""
+        return np.arange(len(self.half_lives))[:, None]
+
+    @cached_property
+    def _tanh(self) -> FloatArray:
+        """Return tanh(rate / 2) of each member, float64 [members, 1]."""
+        return np.tanh(-self._decay / 2)
 
     def _surprise(self, error2: FloatArray, scale2: FloatArray) -> FloatArray:
         """Return min(error² / scale², clip), with 0 where the prediction was exact."""

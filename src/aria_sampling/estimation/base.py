@@ -64,7 +64,7 @@ class Feedback:
         usable = np.abs(losses) < LOSS_LIMIT  # False for NaN
         regions, losses = regions[usable], losses[usable]
         count = np.bincount(regions, minlength=n_regions)
-        visited = np.flatnonzero(count)
+        visited = (count > 0).nonzero()[0]
         mean = np.bincount(regions, losses, n_regions)[visited] / count[visited]
         centre = np.zeros(n_regions)
         centre[visited] = mean
@@ -128,13 +128,15 @@ def fill_unvisited(mean: FloatArray, cv2: float, count: FloatArray, age: FloatAr
     `cv2` is the squared coefficient of variation of a single loss: the standard error is
     ``sqrt(cv2 / count) * abs(mean)``.
     """
-    seen = count > 0
-    weight = count.sum()
-    common = float((count * np.where(seen, mean, 0.0)).sum() / weight) if weight > 0 else np.nan
-    safe = np.where(seen, count, 1.0)
-    return Estimate(
-        mean=np.where(seen, mean, common),
-        stderr=np.where(seen, np.abs(mean) * np.sqrt(cv2 / safe), np.inf),
-        count=count.copy(),
-        age=np.where(seen, np.maximum(age, 0.0), np.inf),  # a difference of clocks: rounding may go below 0
-    )
+    cold = (count == 0).nonzero()[0]
+    mean, safe = mean.copy(), count.copy()
+    age = np.maximum(age, 0.0)  # a difference of clocks: rounding may go below 0
+    if len(cold):
+        mean[cold], safe[cold], age[cold] = 0.0, 1.0, np.inf
+        weight = count.sum()
+        mean[cold] = (count * mean).sum() / weight if weight > 0 else np.nan
+    stderr = cv2 / safe
+    np.sqrt(stderr, out=stderr)
+    stderr *= np.abs(mean)
+    stderr[cold] = np.inf
+    return Estimate(mean, stderr, count.copy(), age)
