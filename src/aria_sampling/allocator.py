@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -31,32 +30,16 @@ from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.advice import Advice
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
-from aria_sampling.drawing import Cursors, Draw, draw_rows, forced_regions
-from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, certify
+from aria_sampling.drawing import Draw, draw_rows, forced_regions
+from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, certify
 from aria_sampling.partition import Partition
-from aria_sampling.progress import SCHEMA, Progress, check_fit, check_schema
+from aria_sampling.progress import SCHEMA, OpenRound, Progress, check_fit, check_schema
 
 if TYPE_CHECKING:
     from aria_sampling.history import History
     from aria_sampling.torch import AriaSampler
 
 __all__ = ["Allocator", "Draw"]
-
-
-@dataclass(eq=False)
-class _OpenRound:
-    """A draw whose feedback is still to come, and what is needed to make it a part of the saved state."""
-
-    draw: Draw
-    present: IntArray | None
-    visited: IntArray
-    counts: IntArray
-    fed: list[tuple[IntArray, FloatArray]] = field(default_factory=list[tuple[IntArray, FloatArray]])
-
-    def pass_by(self, cursors: Cursors) -> None:
-        """Move `cursors` from before this draw to after it."""
-        cursors.announce(len(self.draw.items), self.present)
-        cursors.advance(self.visited, self.counts)
 
 
 class Allocator:
@@ -204,7 +187,7 @@ class Allocator:
                 target=self.target,
                 correction=self.correction,
             )
-            opened = _OpenRound(draw, present, visited, counts)
+            opened = OpenRound(draw, present, visited, counts)
             self._ahead.advance(visited, counts)
         except BaseException:  # out of memory, a policy of the user's, Ctrl-C: the next draw must not notice
             self._ahead = self._progress.cursors.copy()
@@ -254,16 +237,10 @@ class Allocator:
             RuntimeError: No round is open.
         """
         opened = self._oldest("step")
-        feedback = Feedback.from_rows(
-            np.concatenate([np.empty(0, np.int64), *(regions for regions, _ in opened.fed)]),
-            np.concatenate([np.empty(0), *(losses for _, losses in opened.fed)]),
-            n_regions=self.partition.n_regions,
-        )
+        feedback = opened.feedback(self.partition.n_regions)
         progress, put_back = self._progress.following(self.estimator, feedback.regions, opened.visited)
         try:
-            progress.learn(self.estimator, self.policy, feedback)
-            opened.pass_by(progress.cursors)
-            progress.forced += opened.draw.forced
+            progress.close(opened, self.estimator, self.policy, feedback)
             still_open = deque(islice(self._open_rounds, 1, None))
             self._progress, self._open_rounds = progress, still_open  # at once: Ctrl-C finds both done, or neither
         except BaseException:
@@ -272,10 +249,10 @@ class Allocator:
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
-        self._open_rounds: deque[_OpenRound] = deque()
+        self._open_rounds: deque[OpenRound] = deque()
         self._ahead = self._progress.cursors.copy()
 
-    def _oldest(self, what: str) -> _OpenRound:
+    def _oldest(self, what: str) -> OpenRound:
         if not self._open_rounds:
             raise RuntimeError(
                 f"{what}() without an open round: call draw() first; each draw() opens one round and "

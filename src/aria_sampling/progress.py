@@ -19,14 +19,36 @@ from aria_sampling._state import decode, decode_all, encode, encode_all, take
 from aria_sampling._typing import FloatArray, IntArray, State
 from aria_sampling._validation import float_vector
 from aria_sampling.allocation import Policy
-from aria_sampling.drawing import Cursors
+from aria_sampling.drawing import Cursors, Draw
 from aria_sampling.estimation import Ema, EmaBank, Estimate, Estimator, Feedback
 from aria_sampling.partition import Partition
 
-__all__ = ["SCHEMA", "Progress", "check_fit", "check_schema"]
+__all__ = ["SCHEMA", "OpenRound", "Progress", "check_fit", "check_schema"]
 
 SCHEMA = 2
 _READABLE = (1, SCHEMA)
+
+
+@dataclass(eq=False)
+class OpenRound:
+    """A draw whose feedback is still to come, and what is needed to make it a part of the saved state."""
+
+    draw: Draw
+    present: IntArray | None
+    visited: IntArray
+    counts: IntArray
+    fed: list[tuple[IntArray, FloatArray]] = field(default_factory=list[tuple[IntArray, FloatArray]])
+
+    def pass_by(self, cursors: Cursors) -> None:
+        """Move `cursors` from before this draw to after it."""
+        cursors.announce(len(self.draw.items), self.present)
+        cursors.advance(self.visited, self.counts)
+
+    def feedback(self, n_regions: int) -> Feedback:
+        """Return the sum of all that was observed of it."""
+        regions = np.concatenate([np.empty(0, np.int64), *(regions for regions, _ in self.fed)])
+        losses = np.concatenate([np.empty(0), *(losses for _, losses in self.fed)])
+        return Feedback.from_rows(regions, losses, n_regions=n_regions)
 
 
 @dataclass(eq=False)
@@ -92,8 +114,8 @@ class Progress:
         policy = _copied(self.policy)
         return replace(self, estimator=state, policy=policy, cursors=cursors, phis=self.phis.copy()), put_back
 
-    def learn(self, estimator: Estimator, policy: Policy, feedback: Feedback) -> None:
-        """Take in the feedback of the round that closes, which may be none.
+    def close(self, opened: OpenRound, estimator: Estimator, policy: Policy, feedback: Feedback) -> None:
+        """Take in the oldest open round, with its feedback, which may be none.
 
         Raises:
             ValueError: A part of the user's answers with another shape or with NaN.
@@ -110,6 +132,8 @@ class Progress:
             self.phis.append(log_phi)
         else:
             self.phis.append(self.phis[-1] if self.phis else None)
+        opened.pass_by(self.cursors)
+        self.forced += opened.draw.forced
         self.dropped += feedback.dropped
         self.round += 1
 

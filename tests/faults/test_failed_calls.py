@@ -33,7 +33,7 @@ def begun(lag, n_regions=6, **settings):
         (allocating, "shares"),
         (drawing, "systematic_counts"),
         (drawing, "permuted_positions"),
-        (allocating, "_OpenRound"),
+        (allocating, "OpenRound"),
     ],
 )
 def test_a_draw_that_fails_half_way(lag, error, module, where, monkeypatch):

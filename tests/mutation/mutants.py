@@ -278,8 +278,8 @@ MUTANTS = [
     ),
     Mutant(
         "part-averages", "each observe() credits its rows with their average", ALLOCATOR,
-        "opened.fed_losses.append(losses.copy())",
-        "opened.fed_losses.append(np.full(len(losses), losses.mean() if len(losses) else 0.0))",
+        "opened.fed.append((regions.copy(), losses.copy()))",
+        "opened.fed.append((regions.copy(), np.full(len(losses), losses.mean() if len(losses) else 0.0)))",
         (DRAWING,),
     ),
     Mutant(

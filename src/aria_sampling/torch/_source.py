@@ -105,7 +105,7 @@ class Source:
         Raises:
             StateError: There are fewer samples than are to be skipped.
         """
-        own = self.state()["own"]
+        own: Any = None if self.lost else self.state()["own"]  # of now, if that is known
         before = vars(self).copy()
 
         def go_back() -> None:
