@@ -18,7 +18,6 @@ import aria_sampling as aria
 from .worlds import WORLDS, Setting, run, true_gain
 
 SETTINGS = {
-    "few regions": Setting(regions=20, rounds=600, every=15),
     "many regions": Setting(regions=200, rounds=400, every=10),
     "noisy losses": Setting(regions=100, rounds=400, every=10, noise=1.5, target="uniform"),
     "policy Reducible": Setting(regions=100, rounds=400, every=10, policy=aria.Reducible()),
@@ -96,7 +95,7 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.advice", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/advice"), help="where to write (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=8, help="runs of each world (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each world (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="does it run at all; its numbers mean little")
     args = parser.parse_args(argv)
     seeds = 1 if args.quick else args.seeds

@@ -109,7 +109,7 @@ def _label_ends(axis: Any, x: float, ends: AnyArray, names: list[str], colors: A
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + gap)
     heights -= max(float(heights[-1]) - high, 0.0) if len(heights) else 0.0
-    for i, height in zip(order, heights, strict=True):
+    for i, height in zip(order.tolist(), heights.tolist(), strict=True):
         y = float(np.exp(height) if logarithmic else height)
         axis.annotate(
             _plain(names[i]), (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
@@ -181,8 +181,8 @@ def _heat(history: History) -> Figure:
     mesh = axis.pcolormesh(edges, np.arange(len(groups) + 1), table, cmap="RdBu_r", vmin=-limit, vmax=limit)
     names = region_names(history)
     every = max(1, -(-len(groups) // 30))
-    ticks = np.arange(0, len(groups), every)
-    axis.set_yticks(ticks + 0.5, [_plain(names[groups[tick][0]]) for tick in ticks], fontsize=7)
+    shown = range(0, len(groups), every)
+    axis.set_yticks([i + 0.5 for i in shown], [_plain(names[int(groups[i][0])]) for i in shown], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("round", fontsize=9)
     bar = figure.colorbar(mesh, ax=axis, pad=0.01, format=_power)
@@ -225,7 +225,7 @@ def _draws(history: History) -> Figure:
     axis.barh(rows, share[chosen], color=_ACCENT, alpha=0.75, height=0.65, label="drawn")
     axis.plot(100 * pool[chosen], rows, "D", color=_INK, ms=5, ls="", label="by the pool's own shares")
     axis.plot(100 * uniform[chosen], rows, "|", color="#1d4ed8", ms=12, mew=2.5, ls="", label="uniformly")
-    axis.set_yticks(rows, [_plain(names[region]) for region in chosen], fontsize=8)
+    axis.set_yticks(rows, [_plain(names[int(region)]) for region in chosen], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel(f"% of all {int(history.draws[-1].sum()):,} draws", fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="best")
