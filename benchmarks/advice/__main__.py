@@ -1,6 +1,6 @@
 """How often is the interval of the advice right, and how often the recommendation?
 
-python -m benchmarks.advice --out benchmarks/advice/results      # about a quarter of an hour on one core
+python -m benchmarks.advice --out benchmarks/advice/results      # some minutes on one core
 python -m benchmarks.advice --quick --out runs/quick             # seconds: does it run
 """
 
@@ -18,10 +18,9 @@ import aria_sampling as aria
 from .worlds import WORLDS, Setting, run, true_gain
 
 SETTINGS = {
-    "few regions": Setting(regions=20, rounds=1000, every=20),
-    "many regions": Setting(regions=200, rounds=600, every=15),
-    "noisy losses": Setting(regions=100, rounds=600, every=20, noise=1.5, target="uniform"),
-    "policy Reducible": Setting(regions=100, rounds=600, every=20, policy=aria.Reducible()),
+    "many regions": Setting(regions=200, rounds=400, every=10),
+    "noisy losses": Setting(regions=100, rounds=400, every=10, noise=1.5, target="uniform"),
+    "policy Reducible": Setting(regions=100, rounds=400, every=10, policy=aria.Reducible()),
 }
 AS_GOOD = 0.02  # a baseline that is worse by less is as good
 ANSWERS = ("adaptive", "pool", "uniform", "undecided")
@@ -96,7 +95,7 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.advice", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/advice"), help="where to write (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=20, help="runs of each world (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each world (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="does it run at all; its numbers mean little")
     args = parser.parse_args(argv)
     seeds = 1 if args.quick else args.seeds

@@ -32,7 +32,12 @@ _AS_GOOD = 0.02  # of the discrepancy: less than this is no reason to allocate
 _LEAST_SE = 1e-3  # of the estimate: no record decides alone
 _STEEPEST = 2.0  # D falls no faster than one over the draws squared, and a slope with a larger error says nothing
 _RECORDS = 64  # that are fitted at most
-_NAMES = {"pool": "the pool's own shares", "uniform": "uniform shares"}
+_VERDICTS = {
+    "adaptive": "Neither uniform shares nor the pool's own would have done as well: keep allocating.",
+    "pool": "The pool's own shares would have done as well or better: PoolPolicy() is enough here.",
+    "uniform": "Uniform shares would have done as well or better: UniformPolicy() is enough here.",
+    "undecided": "This run cannot tell whether the allocation helped.",
+}
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,16 @@ class Advice:
     over_uniform: Gain
 
     @property
+    def verdict(self) -> str:
+        """The answer in a sentence."""
+        return _VERDICTS[self.recommendation]
+
+    @property
     def text(self) -> str:
-        """The answer in two or three sentences."""
-        answer = {
-            "adaptive": "Uniform or pool shares would not have done as well: keep allocating.",
-            "pool": "The pool's own shares would have done as well or better: PoolPolicy() is enough here.",
-            "uniform": "Uniform shares would have done as well or better: UniformPolicy() is enough here.",
-            "undecided": "This run cannot tell whether the allocation helped.",
-        }[self.recommendation]
+        """The answer, and what it rests on."""
         return (
-            f"{answer} Against what it is, the discrepancy would have been: {_NAMES['pool']} {self.over_pool}; "
-            f"{_NAMES['uniform']} {self.over_uniform}."
+            f"{self.verdict} Against what it is, the discrepancy would have been: by the pool's own shares "
+            f"{self.over_pool}; by uniform shares {self.over_uniform}."
         )
 
 
@@ -104,7 +108,8 @@ class Curves:
 
     def of(self, regions: BoolArray) -> Curves:
         """Return those of some regions, at no more than 64 times, in float64."""
-        times = np.unique(np.linspace(0, len(self.draws) - 1, _RECORDS).round().astype(np.int64))
+        n = len(self.draws)
+        times = np.unique(np.linspace(0, n - 1, _RECORDS).round().astype(np.int64))[:n]
         columns = (self.draws, self.mean, self.stderr, self.count)
         return Curves(*(column[times][:, regions].astype(np.float64) for column in columns))
 
@@ -134,11 +139,12 @@ def advise(curves: Curves, target: FloatArray, sizes: IntArray) -> Advice:
 
 def _gain(seen: Curves, q: FloatArray, shares: FloatArray) -> Gain:
     """Return the gain over drawing by `shares`."""
-    if len(seen.draws) == 0 or not (seen.count[-1] > 0).any():
-        return Gain(np.nan, -np.inf, np.inf)
+    unknown = Gain(np.nan, -np.inf, np.inf)
+    if len(seen.draws) == 0 or seen.draws[-1].sum() == 0:
+        return unknown
     worth = q * seen.mean[-1]
-    if not worth.sum() > 0:
-        return Gain(np.nan, -np.inf, np.inf)
+    if not 0 < worth.sum() < np.inf:  # NaN before any loss
+        return unknown
     worth /= worth.sum()
     drawn = np.maximum(seen.draws[-1], 1)
     wanted = shares * seen.draws[-1].sum()
@@ -150,7 +156,7 @@ def _gain(seen: Curves, q: FloatArray, shares: FloatArray) -> Gain:
         slope, variance, noise = _slopes(seen, np.minimum(wanted, window * drawn))
         known = np.isfinite(variance)
         if known.sum() < min(2, len(q)):
-            return Gain(np.nan, -np.inf, np.inf)
+            return unknown
         slope, design, common, own = _shrunk(slope, variance, further)
         mean = (worth * slope).sum()
         for shared in (0.0, mean):
