@@ -15,7 +15,7 @@ from .evaluate import EvalSize
 from .figures import draw_all
 from .methods import METHODS, PARTITIONS
 from .models import STUDENTS
-from .stats import table
+from .stats import cells, table
 from .study import as_json, load_results, run_study, write_atomically
 from .world import POOLS, Emoji, scenario
 
@@ -122,6 +122,9 @@ def _study(args: argparse.Namespace) -> None:
         runs = run_study(plan, args.out / "runs" / name, args.jobs)
         write_atomically(args.out / f"{name}.json", as_json(runs))
         write_atomically(args.out / f"{name}.md", table(runs))
+        draw_all(runs, args.out / "runs" / name)
+        for cell in cells(runs).values():
+            summary.draw_frontier(cell, args.out / f"{name}.png")
     print(summary.write(args.out, args.out))
 
 

@@ -41,7 +41,7 @@ class RunSettings:
     lr: float = 1e-3
     lam: float = 5.0
     partition: str = "kmeans"
-    n_regions: int = 96
+    n_regions: int = 512
     pool: str = "all"
     paired_share: float = 1.0
     lag: int = 0

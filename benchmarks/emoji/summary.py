@@ -141,3 +141,26 @@ def draw(found: Sequence[Line], path: Path) -> None:
         figure.tight_layout(rect=(0, 0, 1, 1 - 0.4 / figure.get_figheight()))
         figure.savefig(path)
         plt.close(figure)
+
+
+def draw_frontier(cell: Cell, path: Path) -> None:
+    """What prompts with images pay for those without: every method of a cell a dot."""
+    from .figures import COLOURS, METHODS, SHORT, STYLE, plt
+
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8.5, 5.2))
+        for method in cell.methods:
+            x, y = (
+                1000 * float(np.mean(list(cell.by_seed(method, METRIC, split).values()))) for split in ("seen", SPLIT)
+            )
+            colour = COLOURS.get(method, COLOURS["aria"] if method.startswith("aria") else "#444444")
+            axis.scatter([x], [y], s=60, color=colour, zorder=3)
+            label = SHORT.get(method, METHODS[method].title)
+            axis.annotate(label, (x, y), (7, 0), textcoords="offset points", va="center", fontsize=8.5)
+        axis.margins(0.12)
+        axis.set(xlabel="error on prompts with images (seen), ×10⁻³", ylabel="error on prompts without (unseen), ×10⁻³")
+        axis.set_title(f"Left and below is better ({cell.title}, {len({run['seed'] for run in cell.runs})} seeds)")
+        axis.grid(color="#e6e6e6")
+        axis.set_axisbelow(True)
+        figure.savefig(path)
+        plt.close(figure)
