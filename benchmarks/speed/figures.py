@@ -122,7 +122,7 @@ def _loader(results: Mapping[str, Any]) -> Any:
         axis.set_xticks(range(len(cells)), list(cells))
         axis.set(xlabel="workers of the loader", title=titles[kind], xlim=(-0.5, len(cells) - 0.3))
     axes[0].set_ylabel("samples a second,\n% of RandomSampler's")
-    axes[0].set_ylim(0, 130)
+    axes[0].set_ylim(0, 200)
     figure.suptitle("A loader that adapts, against torch's RandomSampler", x=0.02, ha="left", fontsize=13)
     figure.tight_layout()
     _note(
