@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import aria_sampling as aria
-from aria_sampling.advice import Curves, advise
+from aria_sampling.report.advice import Curves, advise
 from tests.helpers import play, small_pool
 
 K = 12

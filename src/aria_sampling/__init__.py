@@ -11,8 +11,6 @@ from aria_sampling._errors import FeedbackLagError as FeedbackLagError
 from aria_sampling._errors import PartitionFileError as PartitionFileError
 from aria_sampling._errors import RankError as RankError
 from aria_sampling._errors import StateError as StateError
-from aria_sampling.advice import Advice as Advice
-from aria_sampling.advice import Gain as Gain
 from aria_sampling.allocation import Minimax as Minimax
 from aria_sampling.allocation import Mixture as Mixture
 from aria_sampling.allocation import Policy as Policy
@@ -39,6 +37,8 @@ from aria_sampling.estimation import TimestepProfile as TimestepProfile
 from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
+from aria_sampling.report.advice import Advice as Advice
+from aria_sampling.report.advice import Gain as Gain
 
 __version__: str  # looked up by __getattr__
 

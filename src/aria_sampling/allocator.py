@@ -27,7 +27,6 @@ import numpy as np
 from aria_sampling._errors import FeedbackLagError
 from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
-from aria_sampling.advice import Advice
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, shares, target_shares
 from aria_sampling.drawing import Draw, draw_rows, forced_regions
@@ -37,6 +36,7 @@ from aria_sampling.progress import SCHEMA, OpenRound, Progress, check_fit, check
 
 if TYPE_CHECKING:
     from aria_sampling.history import History
+    from aria_sampling.report.advice import Advice
     from aria_sampling.torch import AriaSampler
 
 __all__ = ["Allocator", "Draw"]

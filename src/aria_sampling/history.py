@@ -19,7 +19,7 @@ It is apart from the allocator because nothing in it decides a draw: a run witho
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from aria_sampling._errors import StateError
 from aria_sampling._state import decode_all, encode, encode_all, take
 from aria_sampling._typing import AnyArray, FloatArray, IntArray, State
 from aria_sampling._validation import integer
-from aria_sampling.advice import Advice, Curves, advise
 from aria_sampling.allocator import Allocator
 from aria_sampling.progress import check_fit
+
+if TYPE_CHECKING:
+    from aria_sampling.report.advice import Advice
 
 __all__ = ["History"]
 
@@ -188,6 +190,8 @@ class History:
         It takes training on the drawn rows as they are (not weighted by `Draw.weights`), and that nothing but the draws
         taught a region, but for what all regions share. See the guide on reading a history.
         """
+        from aria_sampling.report.advice import Curves, advise
+
         curves = Curves(self.draws, self.discrepancy, self.stderr, self.count)
         return advise(curves, self.allocator.target, self.allocator.partition.sizes)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling.advice import Advice
 from aria_sampling.history import History
 from aria_sampling.report._figures import baselines, figures, movers
+from aria_sampling.report.advice import Advice
 
 __all__ = ["html"]
 
