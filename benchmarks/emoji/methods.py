@@ -22,7 +22,7 @@ _RANDOM_REGIONS = 401  # first word of a generator's key
 
 @dataclass(frozen=True)
 class Method:
-    """How conditions are drawn from the pool. `policy` is None where rows never switch. Its `repr` names the run."""
+    """How conditions are drawn from the pool. `policy` is None where rows never switch."""
 
     title: str
     policy: aria.Policy | None
@@ -33,6 +33,12 @@ class Method:
     normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
+
+    @property
+    def key(self) -> str:
+        """What tells it from other methods: the settings that are not the default, whatever it is called."""
+        default = Method(self.title, None)
+        return " ".join(f"{k}={v!r}" for k, v in sorted(vars(self).items()) if v != getattr(default, k))
 
 
 _D = aria.Proportional(exponent=1.0)

@@ -38,9 +38,7 @@ def fingerprint() -> str:
 
 def run_name(settings: RunSettings, data: str) -> str:
     """The name of a run's files: readable, and unique by a hash of everything that decides its outcome."""
-    everything = json.dumps(
-        [settings.as_json(), repr(METHODS[settings.method]), data, aria.__version__], sort_keys=True
-    )
+    everything = json.dumps([settings.as_json(), METHODS[settings.method].key, data, aria.__version__], sort_keys=True)
     return (
         f"{settings.student}-{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}"
     )
