@@ -31,7 +31,9 @@ def run_study(plan: Sequence[RunSettings], out: Path, jobs: int) -> dict[str, An
     corpus = load(largest=LARGEST)
     paths = {settings: out / "runs" / _file_name(settings, corpus.fingerprint) for settings in plan}
     todo = [settings for settings in plan if not paths[settings].exists()]
-    print(f"{len(plan)} runs, {len(plan) - len(todo)} of them finished before; {jobs} at a time, into {out}", flush=True)
+    print(
+        f"{len(plan)} runs, {len(plan) - len(todo)} of them finished before; {jobs} at a time, into {out}", flush=True
+    )
     if jobs == 1:
         for settings in todo:
             _carry_out(settings, corpus, paths[settings])

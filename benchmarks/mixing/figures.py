@@ -1,0 +1,100 @@
+"""The picture, from `results.json`; README.md says how to read it. matplotlib is loaded here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.emoji.stats import interval
+
+from .methods import METHODS
+from .report import REFERENCE, by_seed, differences, methods_in
+
+STATIC = ("pool", "sqrt", "uniform")
+COLOURS = {
+    "pool": "#222222", "sqrt": "#222222", "uniform": "#222222", "aria_pool": "#d1495b", "aria_uniform": "#d1495b",
+    "reducible_pool": "#0072b2", "reducible_uniform": "#0072b2", "minimax": "#8e6bb0", "odm": "#cc9a00",
+    "doremi": "#2a9d60",
+}  # fmt: skip
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+}
+
+
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Both averages of every method; how the loss of groups goes with what is left to learn; who gets the draws."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), gridspec_kw={"width_ratios": [1.25, 1, 1]})
+        _frontier(axes[0], results)
+        _learnable(axes[1], results)
+        _shares(axes[2], results)
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def _frontier(axis: Any, results: Mapping[str, Any]) -> None:
+    methods = methods_in(results)
+    mean = {m: [np.mean(list(by_seed(results, m, metric).values())) for metric in ("micro", "macro")] for m in methods}
+    static = [mean[m] for m in STATIC if m in methods]
+    axis.plot(*np.transpose(static), color="#999999", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+    for method in methods:
+        x, y = mean[method]
+        if method != REFERENCE and REFERENCE in methods:
+            halves = [interval(differences(results, method, REFERENCE, m)).half or 0 for m in ("micro", "macro")]
+            axis.errorbar(x, y, xerr=halves[0], yerr=halves[1], color=COLOURS[method], linewidth=1, alpha=0.5, zorder=2)
+        hollow = method.endswith("_pool")
+        axis.scatter(
+            [x], [y], s=50, zorder=3, edgecolor=COLOURS[method], facecolor="white" if hollow else COLOURS[method]
+        )
+        axis.annotate(METHODS[method].title, (x, y), (6, 4), textcoords="offset points", fontsize=8.5)
+    axis.set(xlabel="loss by size, as in the pool [bits a byte]", ylabel="loss with all groups alike [bits a byte]")
+    axis.set_title("Held-out loss: lower left is better")
+    axis.margins(x=0.2)
+
+
+def _learnable(axis: Any, results: Mapping[str, Any]) -> None:
+    runs = [run for run in results["runs"] if run["method"] == REFERENCE]
+    if not runs:
+        return
+    final, halfway = (np.mean([run[name] for run in runs], 0) for name in ("losses", "halfway"))
+    sizes = np.asarray(results["corpus"]["train"])
+    axis.scatter(final, halfway - final, s=12 + 180 * np.sqrt(sizes / sizes.max()), color="#0072b2", alpha=0.45)
+    for k in sorted({int(final.argmin()), int(final.argmax()), int((halfway - final).argmin()), int(sizes.argmax())}):
+        axis.annotate(
+            results["corpus"]["groups"][k],
+            (final[k], (halfway - final)[k]),
+            (6, 4),
+            textcoords="offset points",
+            fontsize=8.5,
+        )
+    axis.set(xlabel="final loss [bits a byte]", ylabel="taken off by the second half [bits a byte]", ylim=(0, None))
+    axis.set_title("Groups, under uniform (area: size)")
+
+
+def _shares(axis: Any, results: Mapping[str, Any]) -> None:
+    sizes = np.asarray(results["corpus"]["train"])
+    order = np.argsort(sizes)
+    for method in methods_in(results):
+        share = np.mean([run["shares"] for run in results["runs"] if run["method"] == method], 0)
+        style = (0, (4, 2)) if method in STATIC else "-"
+        if not method.endswith("_pool") or method in STATIC:
+            axis.plot(sizes[order], 100 * share[order], color=COLOURS[method], linestyle=style, linewidth=1.3,
+                      label=METHODS[method].title if method not in STATIC else None)  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="training sequences of the group", ylabel="share of the draws [%]")
+    axis.legend(fontsize=8)
+    axis.set_title("Who is drawn (dashed: no feedback)")
