@@ -57,14 +57,15 @@ def _frontier(axis: Any, results: Mapping[str, Any]) -> None:
         if method != REFERENCE and REFERENCE in methods:
             halves = [interval(differences(results, method, REFERENCE, m)).half or 0 for m in ("micro", "macro")]
             axis.errorbar(x, y, xerr=halves[0], yerr=halves[1], color=COLOURS[method], linewidth=1, alpha=0.5, zorder=2)
-        hollow = method.endswith("_pool")
-        axis.scatter(
-            [x], [y], s=50, zorder=3, edgecolor=COLOURS[method], facecolor="white" if hollow else COLOURS[method]
-        )
-        axis.annotate(METHODS[method].title, (x, y), (6, 4), textcoords="offset points", fontsize=8.5)
+        face = "white" if method.endswith("_pool") else COLOURS[method]
+        label = None if method in STATIC else METHODS[method].title
+        axis.scatter([x], [y], s=50, zorder=3, edgecolor=COLOURS[method], facecolor=face, label=label)
+        if method in STATIC:
+            axis.annotate(METHODS[method].title, (x, y), (-7, -5), textcoords="offset points", ha="right", va="top")
     axis.set(xlabel="loss by size, as in the pool [bits a byte]", ylabel="loss with all groups alike [bits a byte]")
     axis.set_title("Held-out loss: lower left is better")
-    axis.margins(x=0.2)
+    axis.margins(x=0.2, y=0.12)
+    axis.legend(fontsize=8.5, loc="upper right")
 
 
 def _learnable(axis: Any, results: Mapping[str, Any]) -> None:
@@ -72,29 +73,27 @@ def _learnable(axis: Any, results: Mapping[str, Any]) -> None:
     if not runs:
         return
     final, halfway = (np.mean([run[name] for run in runs], 0) for name in ("losses", "halfway"))
-    sizes = np.asarray(results["corpus"]["train"])
-    axis.scatter(final, halfway - final, s=12 + 180 * np.sqrt(sizes / sizes.max()), color="#0072b2", alpha=0.45)
-    for k in sorted({int(final.argmin()), int(final.argmax()), int((halfway - final).argmin()), int(sizes.argmax())}):
-        axis.annotate(
-            results["corpus"]["groups"][k],
-            (final[k], (halfway - final)[k]),
-            (6, 4),
-            textcoords="offset points",
-            fontsize=8.5,
-        )
-    axis.set(xlabel="final loss [bits a byte]", ylabel="taken off by the second half [bits a byte]", ylim=(0, None))
-    axis.set_title("Groups, under uniform (area: size)")
+    left, sizes, names = halfway - final, np.asarray(results["corpus"]["train"]), results["corpus"]["groups"]
+    axis.scatter(final, left, s=12 + 180 * np.sqrt(sizes / sizes.max()), color="#0072b2", alpha=0.45, linewidth=0)
+    for k in {int(k) for k in (final.argmin(), final.argmax(), left.argmin(), left.argmax(), sizes.argmax())}:
+        axis.annotate(names[k], (final[k], left[k]), (0, 9), textcoords="offset points", ha="center", fontsize=8.5)
+    axis.set(xlabel="final loss [bits a byte]", ylabel="taken off by the second half [bits a byte]")
+    axis.set_ylim(0, 1.15 * left.max())
+    axis.margins(x=0.12)
+    axis.set_title("Groups under uniform (area: size)")
 
 
 def _shares(axis: Any, results: Mapping[str, Any]) -> None:
     sizes = np.asarray(results["corpus"]["train"])
     order = np.argsort(sizes)
     for method in methods_in(results):
-        share = np.mean([run["shares"] for run in results["runs"] if run["method"] == method], 0)
-        style = (0, (4, 2)) if method in STATIC else "-"
-        if not method.endswith("_pool") or method in STATIC:
-            axis.plot(sizes[order], 100 * share[order], color=COLOURS[method], linestyle=style, linewidth=1.3,
-                      label=METHODS[method].title if method not in STATIC else None)  # fmt: skip
+        share = 100 * np.mean([run["shares"] for run in results["runs"] if run["method"] == method], 0)[order]
+        if method in STATIC:
+            axis.plot(sizes[order], share, color="#999999", linewidth=1, linestyle=(0, (4, 2)))
+            axis.annotate(
+                METHODS[method].title, (sizes[order][0], share[0]), (-2, 4), textcoords="offset points", fontsize=8.5
+            )
+        elif not method.endswith("_pool"):
+            axis.plot(sizes[order], share, ".", color=COLOURS[method])
     axis.set(xscale="log", yscale="log", xlabel="training sequences of the group", ylabel="share of the draws [%]")
-    axis.legend(fontsize=8)
-    axis.set_title("Who is drawn (dashed: no feedback)")
+    axis.set_title("Who is drawn (colours as on the left)")

@@ -78,21 +78,25 @@ class Method:
     static: str | None = None
 
 
+_NO_FEEDBACK: dict[str, Any] = {"policy": aria.Proportional(0.0)}
+_AS_IT_IS: dict[str, Any] = {"max_gap": 10**9}  # no visit is forced: exactly the shares
+
 METHODS: dict[str, Method] = {
     "pool": Method("pool", lambda: {"policy": aria.PoolPolicy()}),
-    "sqrt": Method("sqrt of size", lambda: {"policy": aria.Proportional(0.0), "target": 0.5}),
+    "sqrt": Method("sqrt of size", lambda: {**_NO_FEEDBACK, **_AS_IT_IS, "target": 0.5}),
     "uniform": Method("uniform", lambda: {"policy": aria.UniformPolicy()}),
-    "aria_pool": Method("ARIA, pool", lambda: {"policy": aria.Proportional(), "target": "pool"}, "pool"),
+    "pool_visits": Method("pool, forced visits", lambda: {**_NO_FEEDBACK, "target": "pool"}),
+    "aria_pool": Method("ARIA, pool", lambda: {"policy": aria.Proportional(), "target": "pool"}, "pool_visits"),
     "aria_uniform": Method("ARIA, uniform", lambda: {"policy": aria.Proportional(), "target": "uniform"}, "uniform"),
-    "reducible_pool": Method("Reducible, pool", lambda: {"policy": aria.Reducible(), "target": "pool"}, "pool"),
+    "reducible_pool": Method("Reducible, pool", lambda: {"policy": aria.Reducible(), "target": "pool"}, "pool_visits"),
     "reducible_uniform": Method(
         "Reducible, uniform", lambda: {"policy": aria.Reducible(), "target": "uniform"}, "uniform"
     ),
     "minimax": Method("Minimax, uniform", lambda: {"policy": aria.Minimax(), "target": "uniform"}, "uniform"),
     "odm": Method(
         "Online Data Mixing",
-        lambda: {"policy": OnlineMixing(), "estimator": LATEST, "target": "uniform", "floor": 1e-9, "max_gap": 10**9},
+        lambda: {**_AS_IT_IS, "policy": OnlineMixing(), "estimator": LATEST, "target": "uniform", "floor": 1e-9},
         "uniform",
     ),
-    "doremi": Method("DoReMi (3 trainings)", lambda: {"policy": aria.Proportional(0.0), "target": None}, "uniform"),
+    "doremi": Method("DoReMi (3 trainings)", lambda: {**_NO_FEEDBACK, **_AS_IT_IS, "target": None}, "uniform"),
 }
