@@ -15,11 +15,12 @@ import numpy as np
 from benchmarks.emoji.stats import interval
 
 from .methods import METHODS
-from .report import REFERENCE, by_seed, differences, methods_in
+from .report import REFERENCE, by_seed, differences, drawn_share, methods_in
 
 STATIC = ("pool", "sqrt", "uniform")
 COLOURS = {
-    "pool": "#222222", "sqrt": "#222222", "uniform": "#222222", "aria_pool": "#d1495b", "aria_uniform": "#d1495b",
+    "pool": "#222222", "sqrt": "#222222", "uniform": "#222222", "pool_visits": "#999999",
+    "aria_pool": "#d1495b", "aria_uniform": "#d1495b",
     "reducible_pool": "#0072b2", "reducible_uniform": "#0072b2", "minimax": "#8e6bb0", "odm": "#cc9a00",
     "doremi": "#2a9d60",
 }  # fmt: skip
@@ -87,7 +88,7 @@ def _shares(axis: Any, results: Mapping[str, Any]) -> None:
     sizes = np.asarray(results["corpus"]["train"])
     order = np.argsort(sizes)
     for method in methods_in(results):
-        share = 100 * np.mean([run["shares"] for run in results["runs"] if run["method"] == method], 0)[order]
+        share = 100 * drawn_share(results, method)[order]
         if method in STATIC:
             axis.plot(sizes[order], share, color="#999999", linewidth=1, linestyle=(0, (4, 2)))
             axis.annotate(

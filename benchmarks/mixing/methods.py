@@ -70,12 +70,12 @@ class Method:
     Attributes:
         title: For tables and figures.
         settings: Arguments of `aria.Allocator`; a `target` of None is filled in by the run (DoReMi).
-        static: The method with the same target and no feedback, which shows what feedback adds; None for these.
+        start: The method without feedback that it departs from; None for these.
     """
 
     title: str
     settings: Callable[[], dict[str, Any]] = field(repr=False)
-    static: str | None = None
+    start: str | None = None
 
 
 _NO_FEEDBACK: dict[str, Any] = {"policy": aria.Proportional(0.0)}
@@ -98,5 +98,5 @@ METHODS: dict[str, Method] = {
         lambda: {**_AS_IT_IS, "policy": OnlineMixing(), "estimator": LATEST, "target": "uniform", "floor": 1e-9},
         "uniform",
     ),
-    "doremi": Method("DoReMi (3 trainings)", lambda: {**_NO_FEEDBACK, **_AS_IT_IS, "target": None}, "uniform"),
+    "doremi": Method("DoReMi (3 trainings)", lambda: {**_NO_FEEDBACK, **_AS_IT_IS, "target": None}, "pool"),
 }

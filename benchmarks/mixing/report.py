@@ -85,6 +85,12 @@ def comparison(results: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> 
     return cells
 
 
+def drawn_share(results: Mapping[str, Any], method: str) -> np.ndarray:
+    """Share of all sequences drawn that came from each group, over the seeds, float64 [K]."""
+    drawn = np.sum([run["drawn"] for run in results["runs"] if run["method"] == method], 0)
+    return drawn / drawn.sum()
+
+
 def hardness(results: Mapping[str, Any], method: str) -> tuple[float, float]:
     """Rank correlations over groups, means over seeds: final loss with what the second half removed, and with size."""
     runs = [run for run in results["runs"] if run["method"] == method]
@@ -101,7 +107,7 @@ def table(results: Mapping[str, Any]) -> str:
     seconds = sum(run["cpu_seconds"] for run in results["runs"])
     first = results["runs"][0]
     lines = [
-        "Held-out loss in bits a byte, means over seeds; lower is better. In brackets the difference paired by seed,",
+        "Held-out loss in bits a byte, means over seeds; lower is better. Differences are paired by seed and",
         "in per cent of the reference's mean, with its 95% interval (Student's t over seeds). A star: its p-value,",
         f"corrected for all comparisons of its table (Holm), is below {ALPHA}.",
         "",
@@ -121,18 +127,24 @@ def table(results: Mapping[str, Any]) -> str:
                 cell = cells.get((method, REFERENCE, metric))
                 entries.append(f"{mean:.3f}" + (f" ({cell})" if cell else ""))
             lines.append(f"| {METHODS[method].title} | {' | '.join(entries)} |")
-    pairs = [(m, METHODS[m].static) for m in methods if METHODS[m].static in methods]
+    pairs = [(m, METHODS[m].start) for m in methods if METHODS[m].start in methods]
     if pairs:
         cells = comparison(results, pairs)
-        lines += ["", "## What feedback adds: each against the same target without it", ""]
+        lines += ["", "## What feedback adds: each against the mixture without it that it departs from", ""]
         lines += [f"| method | against | {heads} |", "|---" * 6 + "|"]
-        for method, static in pairs:
-            entries = " | ".join(cells[method, static, metric] for metric in METRICS)
-            lines.append(f"| {METHODS[method].title} | {METHODS[static].title} | {entries} |")
-    lines += ["", "## The groups", "", "Mean share of the draws in per cent; final held-out loss under `uniform`.", ""]
+        for method, start in pairs:
+            entries = " | ".join(cells[method, start, metric] for metric in METRICS)
+            lines.append(f"| {METHODS[method].title} | {METHODS[start].title} | {entries} |")
+    lines += [
+        "",
+        "## The groups",
+        "",
+        "Share of the draws in per cent, forced visits included; final held-out loss under `uniform`.",
+        "",
+    ]
     shown = [m for m in methods if m not in ("pool", "uniform")]
     lines += [f"| group | sequences | pool | loss | {' | '.join(shown)} |", "|---" * (4 + len(shown)) + "|"]
-    shares = {m: 100 * np.mean([r["shares"] for r in results["runs"] if r["method"] == m], 0) for m in methods}
+    shares = {m: 100 * drawn_share(results, m) for m in methods}
     losses = [r["losses"] for r in results["runs"] if r["method"] == REFERENCE]
     total = sum(corpus["train"])
     for k in np.argsort(corpus["train"])[::-1]:

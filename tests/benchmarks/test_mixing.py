@@ -177,7 +177,7 @@ def test_holm() -> None:
 def _results(**values: list[float]) -> dict[str, Any]:
     """Two groups with equal losses, one value a seed."""
     runs = [
-        {"method": method, "seed": seed, "losses": [value, value], "halfway": [2.0, 3.0], "shares": [0.5, 0.5],
+        {"method": method, "seed": seed, "losses": [value, value], "halfway": [2.0, 3.0], "drawn": [1, 1],
          "cpu_seconds": 1.0, "steps": 1, "batch": 1}
         for method, losses in values.items() for seed, value in enumerate(losses)
     ]  # fmt: skip
