@@ -88,7 +88,6 @@ METHODS: dict[str, Method] = {
     "pool_visits": Method("pool, forced visits", lambda: {**_NO_FEEDBACK, "target": "pool"}),
     "aria_pool": Method("ARIA, pool", lambda: {"policy": aria.Proportional(), "target": "pool"}, "pool_visits"),
     "aria_uniform": Method("ARIA, uniform", lambda: {"policy": aria.Proportional(), "target": "uniform"}, "uniform"),
-    "reducible_pool": Method("Reducible, pool", lambda: {"policy": aria.Reducible(), "target": "pool"}, "pool_visits"),
     "reducible_uniform": Method(
         "Reducible, uniform", lambda: {"policy": aria.Reducible(), "target": "uniform"}, "uniform"
     ),

@@ -1,4 +1,4 @@
-"""A byte-level language model of one recurrent layer: what is trained on the mixture."""
+"""A byte-level language model: what is trained on the mixture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 
 from .corpus import START, VOCABULARY
 
+CONTEXT = 8  # bytes
+
 
 class ByteModel(nn.Module):
-    """Predicts every byte of a sequence from those before it: embedding, GRU, linear.
+    """Predicts every byte of a sequence from the 8 before it: embeddings, one hidden layer, softmax.
+
+    The neural language model of Bengio and others (2003), on bytes.
 
     Args:
-        width: Units of the GRU.
+        width: Hidden units.
         seed: Of the initial weights.
     """
 
@@ -24,15 +28,16 @@ class ByteModel(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embed = nn.Embedding(VOCABULARY, 64)
-            self.gru = nn.GRU(64, width, batch_first=True)
+            self.embed = nn.Embedding(VOCABULARY, 16)
+            self.hidden = nn.Linear(16 * CONTEXT, width)
             self.out = nn.Linear(width, VOCABULARY)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Losses in bits, float32 [n, length], of tokens int64 [n, length]."""
-        before = F.pad(tokens[:, :-1], (1, 0), value=START)
-        hidden, _ = self.gru(self.embed(before))
-        return F.cross_entropy(self.out(hidden).transpose(1, 2), tokens, reduction="none") / math.log(2)
+        before = F.pad(tokens[:, :-1], (CONTEXT, 0), value=START).unfold(1, CONTEXT, 1)
+        logits = self.out(F.relu(self.hidden(self.embed(before).flatten(2))))
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+        return losses.view(tokens.shape) / math.log(2)
 
 
 def tokens_of(sequences: np.ndarray) -> Tensor:

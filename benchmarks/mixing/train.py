@@ -30,7 +30,7 @@ class RunSettings:
     steps: int = 500
     batch: int = 32
     width: int = 128
-    lr: float = 8e-3
+    lr: float = 3.2e-2
 
     def as_json(self) -> dict[str, Any]:
         """The same as a dictionary."""
@@ -45,7 +45,7 @@ class Trained:
         model: The model.
         shares: Mean probability of each group over the steps, float64 [K].
         drawn: Sequences drawn of each group, int64 [K].
-        halfway: Held-out losses after half of the steps, if asked for.
+        halfway: Held-out losses after half of the steps, None unless asked for.
         train_loss: Mean loss of the rows of the last quarter of the steps, each group's by its size.
     """
 
@@ -116,7 +116,7 @@ def run(settings: RunSettings, corpus: Corpus) -> dict[str, Any]:
     if arguments.get("target", "") is None:
         arguments["target"] = doremi_shares(settings, corpus)
     allocator = aria.Allocator(corpus.pool, seed=settings.seed, **arguments)
-    trained = train(settings, corpus, allocator, halfway=True)
+    trained = train(settings, corpus, allocator, halfway=METHODS[settings.method].start is None)
     return {
         **settings.as_json(),
         "losses": evaluate(trained.model, corpus.held_out),
