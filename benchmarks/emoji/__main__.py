@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     study = commands.add_parser("study", help="the cells of the study: one factor at a time from a base cell")
     study.add_argument("--cells", default="base", help=f"of {', '.join(CELLS)}; or tuning")
-    study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"of {', '.join(METHODS)}")
+    study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"all, or of {', '.join(METHODS)}")
     study.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     study.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
@@ -117,7 +117,7 @@ def _study(args: argparse.Namespace) -> None:
         plan = [
             RunSettings(method=method, seed=int(seed), **settings)
             for seed in _names(args.seeds)
-            for method in _names(args.methods)
+            for method in (METHODS if args.methods == "all" else _names(args.methods))
         ]
         runs = run_study(plan, args.out / "runs" / name, args.jobs)
         write_atomically(args.out / f"{name}.json", as_json(runs))
