@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+
+from benchmarks.statistics import Interval, interval
 
 from .distill import RunSettings
 from .evaluate import METRICS
@@ -27,53 +27,6 @@ _ABOUT = {
     "noise": "Discrepancy in units of predicted noise",
     "direction": "Error of the conditional direction, output(prompt) - output(null)",
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean, and half the width of its 95% interval (None from fewer than two values)."""
-
-    mean: float
-    half: float | None
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Student's t over the seeds.
-
-    >>> interval([1.0, 2.0, 3.0]).mean, round(interval([1.0, 2.0, 3.0]).half, 3)
-    (2.0, 2.484)
-    >>> interval([1.0]).half is None
-    True
-    """
-    n = len(values)
-    half = None if n < 2 else float(student_t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(float(np.mean(values)), half)
-
-
-def p_value(values: Sequence[float]) -> float:
-    """Two-sided, of a mean of 0: Student's t over the seeds; 1 from fewer than two values.
-
-    >>> round(p_value([1.0, 2.0, 3.0]), 4), p_value([1.0])
-    (0.0742, 1.0)
-    """
-    n = len(values)
-    if n < 2 or not np.std(values):
-        return 1.0
-    t = np.mean(values) / (np.std(values, ddof=1) / math.sqrt(n))
-    return float(2 * student_t.sf(abs(t), n - 1))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: below alpha together, they are wrong with chance alpha at most.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order, adjusted, worst = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = worst
-    return adjusted
 
 
 @dataclass(frozen=True)

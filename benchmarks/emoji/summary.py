@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.statistics import holm, interval, p_value
+
 from .cells import CELLS
-from .stats import REFERENCE, Cell, cells, holm, interval, p_value
+from .stats import REFERENCE, Cell, cells
 
 METRIC, SPLIT = "generation", "unseen"
 SHOWN = ("none", "uniform", "aria", "oracle")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.emoji.stats import interval
+from benchmarks.statistics import holm, interval
 
 from .methods import METHODS
 
@@ -55,20 +55,6 @@ def differences(results: Mapping[str, Any], method: str, reference: str, metric:
     """Method minus reference at each seed that both have."""
     mine, other = by_seed(results, method, metric), by_seed(results, reference, metric)
     return [mine[seed] - other[seed] for seed in sorted(mine.keys() & other.keys())]
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number by Holm's step-down; NaN counts as 1.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    values = np.nan_to_num(np.asarray(p, float), nan=1.0)
-    order = np.argsort(values)
-    steps = np.minimum(np.maximum.accumulate((len(values) - np.arange(len(values))) * values[order]), 1.0)
-    adjusted = np.empty_like(values)
-    adjusted[order] = steps
-    return adjusted.tolist()
 
 
 def comparison(results: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str, str], str]:

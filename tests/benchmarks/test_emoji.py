@@ -16,6 +16,7 @@ from aria_sampling import checks
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from benchmarks import statistics  # noqa: E402
 from benchmarks.emoji import distill as distillation  # noqa: E402
 from benchmarks.emoji import evaluate, models, stats, study, summary  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
@@ -387,9 +388,10 @@ def test_unknown_methods_are_refused(tmp_path: Path) -> None:
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
-    assert stats.holm([0.01]) == [0.01]
-    assert stats.holm([0.5, 0.001, 0.02]) == [0.5, 0.003, 0.04]
-    assert stats.holm([0.9, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([0.01]) == [0.01]
+    assert statistics.holm([0.5, 0.001, 0.02]) == [0.5, 0.003, 0.04]
+    assert statistics.holm([0.9, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([0.5, float("nan")]) == [1.0, 1.0]
 
 
 def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) -> None:

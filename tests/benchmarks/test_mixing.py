@@ -15,7 +15,6 @@ import aria_sampling as aria
 from aria_sampling import Estimate, checks
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers")  # the statistics are those of the emoji study, which needs it
 pytest.importorskip("matplotlib")
 
 from benchmarks.mixing import corpus, report, study, train  # noqa: E402
@@ -167,11 +166,6 @@ def test_doremi_goes_by_the_excess_over_its_reference(texts: Corpus, monkeypatch
 
 
 # -- statistics
-
-
-def test_holm() -> None:
-    assert report.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert report.holm([0.5, float("nan")]) == [1.0, 1.0]
 
 
 def _results(**values: list[float]) -> dict[str, Any]:
