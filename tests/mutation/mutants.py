@@ -284,7 +284,7 @@ MUTANTS = [
     ),
     Mutant(
         "rewind-shares-cursors", "draws ahead move the cursors of the closed rounds", ALLOCATOR,
-        "self._ahead = self._progress.cursors.copy()", "self._ahead = self._progress.cursors",
+        "deque()\n        self._ahead = self._progress.cursors.copy()", "deque()\n        self._ahead = self._progress.cursors",
         (LAW5,),
     ),
     Mutant(
