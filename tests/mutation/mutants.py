@@ -284,7 +284,8 @@ MUTANTS = [
     ),
     Mutant(
         "rewind-shares-cursors", "draws ahead move the cursors of the closed rounds", ALLOCATOR,
-        "deque()\n        self._ahead = self._progress.cursors.copy()", "deque()\n        self._ahead = self._progress.cursors",
+        "deque()\n        self._ahead = self._progress.cursors.copy()",
+        "deque()\n        self._ahead = self._progress.cursors",
         (LAW5,),
     ),
     Mutant(
