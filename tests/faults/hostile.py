@@ -164,6 +164,13 @@ def mixture() -> Any:
     return it
 
 
+def history() -> Any:
+    """A history with a record, of an allocator with open rounds."""
+    it = aria.History(begun(), every=1, max_records=8)
+    it.record()
+    return it
+
+
 class Profile:
     """A timestep profile with its state, which is a value apart."""
 
@@ -175,7 +182,7 @@ class Profile:
         return functools.partial(getattr(self.it, name), self.state)
 
 
-def method(make: Callable[[], Any], name: str, *, also=(), **good: Any) -> Call:
+def method(make: Callable[[], Any], name: str, /, *, also=(), **good: Any) -> Call:
     def prepare():
         owner = make()
         return owner, getattr(owner, name)
@@ -209,7 +216,7 @@ def calls() -> list[Call]:
         (lambda: switcher(faces.RandomConditioning)),
     )
     options = {"estimator": aria.Ema(), "policy": aria.Proportional(), "floor": 0.2, "target": "pool", "max_gap": 4}
-    options |= {"max_repeat": 5.0, "correction": 1.0, "seed": 0, "lag": 0}
+    options |= {"max_repeat": 5.0, "correction": 1.0, "present_weight": 2.0, "seed": 0, "lag": 0}
     ranks = {"num_replicas": 1, "rank": 0, "check_every": 8}
     steps = np.arange(8) * 50
     found = [
@@ -220,6 +227,9 @@ def calls() -> list[Call]:
         method(begun, "certificate", drift=0.1, sigma=1.0, alpha=0.05),
         method(begun, "load_state_dict", state=begun().state_dict()),
         method(begun, "sampler", batch_size=8, num_samples=40, num_replicas=2, rank=1, check_every=64),
+        function(aria.History, allocator=begun(), every=3, max_records=8),
+        method(history, "metrics", name="ess"),
+        method(history, "load_state_dict", state=history().state_dict()),
         function(aria.Partition.from_labels, labels=[0, 1, 1], names=["a", "b"], centers=np.eye(2)),
         function(aria.Partition.from_labels(np.arange(8) % 2, centers=np.eye(2)).assign, "Partition.assign",
                  embeddings=np.eye(2)),
