@@ -180,7 +180,7 @@ class History:
 
     def metrics(self, name: str) -> FloatArray:
         """Return one of `Allocator.metrics` at each record, float64 [T]; ValueError for another name."""
-        if name not in self._metric_names:
+        if not isinstance(name, str) or name not in self._metric_names:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"name={name!r}: expected one of {', '.join(self._metric_names)}")
         return self._view("metrics")[:, self._metric_names.index(name)]
 
