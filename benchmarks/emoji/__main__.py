@@ -123,8 +123,8 @@ def _study(args: argparse.Namespace) -> None:
         write_atomically(args.out / f"{name}.json", as_json(runs))
         write_atomically(args.out / f"{name}.md", table(runs))
         draw_all(runs, args.out / "runs" / name)
-        for cell in cells(runs).values():
-            summary.draw_frontier(cell, args.out / f"{name}.png")
+        largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
+        summary.draw_frontier(largest, args.out / f"{name}.png")
     print(summary.write(args.out, args.out))
 
 
