@@ -147,3 +147,5 @@ def test_the_allocator_asks_a_history_of_its_own():
     assert history.allocator.advice(history) == history.advice() or np.isnan(history.advice().over_pool.value)
     with pytest.raises(ValueError, match="history: expected one of this allocator"):
         aria.Allocator(small_pool()).advice(history)
+    with pytest.raises(ValueError, match="history: expected a History, got dict"):
+        history.allocator.advice(history.state_dict())

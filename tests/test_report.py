@@ -105,6 +105,8 @@ def test_refuses_what_it_cannot_show():
         report.figures(trained(rounds=0))
     with pytest.raises(ValueError, match="expected a History, got Allocator"):
         report.figures(trained(rounds=0).allocator)
+    with pytest.raises(ValueError, match="expected a History, got str"):
+        report.html("report.html", trained())  # the wrong way round
 
 
 def test_matplotlib_is_loaded_when_a_figure_is_made():

@@ -341,8 +341,12 @@ class Allocator:
         """Return what this allocation has gained over its baselines; see `History.advice`.
 
         Raises:
-            ValueError: `history` is of another allocator.
+            ValueError: `history` is no `History`, or that of another allocator.
         """
+        from aria_sampling.history import History
+
+        if not isinstance(history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"history: expected a History, got {type(history).__name__}")
         if history.allocator is not self:
             raise ValueError("history: expected one of this allocator, got that of another")
         return history.advice()

@@ -13,7 +13,7 @@ from aria_sampling.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["baselines", "figures", "movers", "region_names"]
+__all__ = ["baselines", "check", "figures", "movers", "region_names"]
 
 _LINES = 8  # regions with a line of their own
 _BARS = 24  # regions with a bar
@@ -28,9 +28,19 @@ def figures(history: History) -> dict[str, Figure]:
     They are `matplotlib.figure.Figure` objects, made without pyplot: no window, no global state.
 
     Raises:
-        ValueError: Nothing was recorded yet.
+        ValueError: `history` is no `History`, or nothing was recorded yet.
         ImportError: matplotlib is not installed.
     """
+    check(history)
+    makers = {"shares": _shares, "heat": _heat, "discrepancy": _discrepancy, "draws": _draws, "health": _health}
+    return {name: make(history) for name, make in makers.items()}
+
+
+# -- what they have in common
+
+
+def check(history: History) -> None:
+    """Raise ValueError unless it is a `History` with a record."""
     if not isinstance(history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"history: expected a History, got {type(history).__name__}")
     if len(history) == 0:
@@ -38,11 +48,6 @@ def figures(history: History) -> dict[str, Figure]:
             f"history: expected at least one record, got none: call record() after each step; the first record is made "
             f"after {history.every} rounds"
         )
-    makers = {"shares": _shares, "heat": _heat, "discrepancy": _discrepancy, "draws": _draws, "health": _health}
-    return {name: make(history) for name, make in makers.items()}
-
-
-# -- what they have in common
 
 
 def region_names(history: History, longest: int = 28) -> list[str]:

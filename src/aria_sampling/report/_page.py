@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling.history import History
-from aria_sampling.report._figures import baselines, figures, movers
+from aria_sampling.report._figures import baselines, check, figures, movers
 from aria_sampling.report.advice import Advice
 
 __all__ = ["html"]
@@ -54,9 +54,10 @@ def html(history: History, path: str | os.PathLike[str]) -> Path:
     """Write a report on `history` to `path`, one HTML file with all figures inside, and return the path.
 
     Raises:
-        ValueError: Nothing was recorded yet.
+        ValueError: `history` is no `History`, or nothing was recorded yet.
         ImportError: matplotlib is not installed.
     """
+    check(history)
     allocator = history.allocator
     return write(history, path, f"{allocator.policy!r}, {allocator.estimator!r}, floor {allocator.floor:g}.")
 
