@@ -145,7 +145,7 @@ def test_the_allocator_asks_a_history_of_its_own():
     play(history.allocator, 1)
     history.record()
     assert history.allocator.advice(history) == history.advice() or np.isnan(history.advice().over_pool.value)
-    with pytest.raises(ValueError, match="history: expected one of this allocator"):
+    with pytest.raises(ValueError, match="history: expected a History of this allocator, got another History"):
         aria.Allocator(small_pool()).advice(history)
-    with pytest.raises(ValueError, match="history: expected a History, got dict"):
+    with pytest.raises(ValueError, match="history: expected a History of this allocator, got another dict"):
         history.allocator.advice(history.state_dict())

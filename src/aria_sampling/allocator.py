@@ -343,12 +343,8 @@ class Allocator:
         Raises:
             ValueError: `history` is no `History`, or that of another allocator.
         """
-        from aria_sampling.history import History
-
-        if not isinstance(history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"history: expected a History, got {type(history).__name__}")
-        if history.allocator is not self:
-            raise ValueError("history: expected one of this allocator, got that of another")
+        if getattr(history, "allocator", None) is not self or not hasattr(history, "advice"):
+            raise ValueError(f"history: expected a History of this allocator, got another {type(history).__name__}")
         return history.advice()
 
     def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:

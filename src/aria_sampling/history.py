@@ -188,8 +188,8 @@ class History:
         """Return whether the pool's own shares, or uniform ones, would have done as well as what was drawn.
 
         It takes training on the drawn rows as they are (not weighted by `Draw.weights`), and that nothing but the draws
-        taught a region, but for what all regions share: rows that train anyway (`present=`, `paired=`) are not counted. See
-        the guide on reading a history.
+        taught a region, but for what all regions share: rows that train anyway (`present=`, `paired=`) are not counted.
+        See the guide on reading a history.
         """
         from aria_sampling.report.advice import Curves, advise
 

@@ -23,7 +23,8 @@ _CAVEAT = (
     "estimate from this run alone. Its 95% interval reckons with noise, with the shape of the learning curves, and "
     "with the decay that all regions have in common. It takes it that you train on the rows as drawn (not weighted), "
     "and that a region learns from its own draws: where regions that differ in what can be learnt teach each other, "
-    "it claims too much. Rows that train anyway (present=, paired=) are not counted. Only a second run with the baseline settles it."
+    "it claims too much. Rows that train anyway (present=, paired=) are not counted. Only a second run with the "
+    "baseline settles it."
 )
 _HEADINGS = {
     "adaptive": "No: the allocation did better",
