@@ -114,7 +114,7 @@ def _label_ends(axis: Any, x: float, ends: AnyArray, names: list[str], colors: A
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + gap)
     heights -= max(float(heights[-1]) - high, 0.0) if len(heights) else 0.0
-    for i, height in zip(order.tolist(), heights.tolist(), strict=True):
+    for i, height in zip(map(int, order), heights.tolist(), strict=True):
         y = float(np.exp(height) if logarithmic else height)
         axis.annotate(
             _plain(names[i]), (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
