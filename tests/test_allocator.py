@@ -373,12 +373,13 @@ def test_a_large_present_weight_leaves_the_draws_to_regions_without_rows():
     np.testing.assert_allclose(allocator.probabilities, [0.2 / 6] * 4 + [0.4 + 0.2 / 6] * 2, atol=1e-5)
 
 
-def test_states_do_not_cross_present_weights_and_older_ones_have_weight_one():
-    state = make().state_dict()
-    assert "present_weight" not in state["config"]
-    with pytest.raises(aria.StateError, match=r"present_weight: None there, 2\.0 here"):
-        make(present_weight=2).load_state_dict(state)
-    make(present_weight=1).load_state_dict(state)
+def test_states_do_not_cross_present_weights_and_those_of_schema_1_have_weight_one():
+    newer = make().state_dict()
+    config = {name: value for name, value in newer["config"].items() if name != "present_weight"}
+    for state in (newer, {**newer, "config": config, "schema": 1, "log_phi": []}):
+        with pytest.raises(aria.StateError, match=r"present_weight: 1\.0 there, 2\.0 here"):
+            make(present_weight=2).load_state_dict(state)
+        make(present_weight=1).load_state_dict(state)
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, "2", None])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from .stats import cells, table
 from .study import as_json, load_results, run_study, write_atomically
 from .world import POOLS, Emoji, scenario
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "_static"
 TUNING_CELL = "Animals & Nature,Food & Drink"
 
 
@@ -51,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
     study = commands.add_parser("study", help="the cells of the study: one factor at a time from a base cell")
-    study.add_argument("--cells", default="base", help=f"of {', '.join(CELLS)}; or tuning")
+    study.add_argument("--cells", default="base", help=f"all, or of tuning, {', '.join(CELLS)}")
     study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"all, or of {', '.join(METHODS)}")
     study.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    study.add_argument("--docs", action="store_true", help="also copy the figures to docs/_static")
     study.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
     price = commands.add_parser("cost", help="what the allocator adds to a step, beside the same loop by hand")
@@ -72,10 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(args: argparse.Namespace) -> list[RunSettings]:
     """The runs of a command, methods innermost: after a stop, whole seeds are there to compare."""
     unseen = scenario(Emoji.load(), args.unseen).unseen
-    methods, students, seeds = _names(args.methods), _names(args.students), [int(s) for s in _names(args.seeds)]
-    for what, given, known in (("--methods", methods, METHODS), ("--students", students, STUDENTS)):
-        if unknown := sorted(set(given) - set(known)):
-            raise SystemExit(f"{what}: {', '.join(unknown)} not known; there are {', '.join(known)}")
+    methods, students = _known("--methods", args.methods, METHODS), _known("--students", args.students, STUDENTS)
+    seeds = [int(seed) for seed in _names(args.seeds)]
     common = {
         "steps": args.steps,
         "batch": args.batch,
@@ -90,7 +92,7 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
         "evaluation": EvalSize(prompts=args.eval_prompts),
     }
     if args.smoke:
-        common |= _smoke(args.steps, args.batch)
+        common = _smoke(common)
     return [
         RunSettings(method, student, unseen, seed, **common)
         for student in students
@@ -99,33 +101,50 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
     ]
 
 
-def _smoke(steps: int, batch: int) -> dict[str, Any]:
+def _known(what: str, given: str, known: Iterable[str]) -> list[str]:
+    """The names given, or all; it ends the command for one that is not known."""
+    names = list(known) if given == "all" else _names(given)
+    if unknown := sorted(set(names) - set(known)):
+        raise SystemExit(f"{what}: {', '.join(unknown)} not known; there are {', '.join(known)}")
+    return names
+
+
+def _smoke(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, but small."""
+    small = {
+        name: min(settings.get(name, getattr(RunSettings, name)), most)
+        for name, most in (("steps", 6), ("batch", 8), ("n_regions", 48))
+    }
     size = EvalSize(prompts=3, sampling_steps=3, shown=4)
-    return {"steps": min(steps, 6), "batch": min(batch, 8), "curve_every": 3, "trace_every": 1, "evaluation": size}
+    return {**settings, **small, "curve_every": 3, "trace_every": 1, "evaluation": size}
 
 
 def _study(args: argparse.Namespace) -> None:
     """Carries out the runs of some cells, one folder and one file a cell, and sums up all that is there."""
-    unknown = sorted(set(_names(args.cells)) - {*CELLS, "tuning"})
-    if unknown:
-        raise SystemExit(f"--cells: {', '.join(unknown)} not known; there are tuning, {', '.join(CELLS)}")
-    for name in _names(args.cells):
+    methods = _known("--methods", args.methods, METHODS)
+    for name in _known("--cells", args.cells, ("tuning", *CELLS)):
         settings = {**BASE, **(TUNING if name == "tuning" else CELLS[name][1])}
         settings["unseen"] = scenario(Emoji.load(), settings["unseen"]).unseen
         if args.smoke:
-            settings |= _smoke(RunSettings.steps, RunSettings.batch)
+            settings = _smoke(settings)
         plan = [
-            RunSettings(method=method, seed=int(seed), **settings)
-            for seed in _names(args.seeds)
-            for method in (METHODS if args.methods == "all" else _names(args.methods))
+            RunSettings(method=method, seed=int(seed), **settings) for seed in _names(args.seeds) for method in methods
         ]
         runs = run_study(plan, args.out / "runs" / name, args.jobs)
         write_atomically(args.out / f"{name}.json", as_json(runs))
         write_atomically(args.out / f"{name}.md", table(runs))
-        draw_all(runs, args.out / "runs" / name)
+        pictures = draw_all(runs, args.out / "runs" / name)
         largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
         summary.draw_frontier(largest, args.out / f"{name}.png")
-    print(summary.write(args.out, args.out))
+        if name == "base":
+            (args.out / name).mkdir(exist_ok=True)
+            for picture in pictures:
+                shutil.copy(picture, args.out / name)
+    print(summary.write(args.out))
+    if args.docs:
+        for found in ("base/headline.png", "tuning.png", "cells.png"):
+            if (args.out / found).exists():
+                shutil.copy(args.out / found, DOCS)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,6 +17,8 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
+from benchmarks.plotting import STYLE
+
 from . import evaluate, models
 from .evaluate import EvalSize
 from .methods import METHODS
@@ -38,16 +40,6 @@ SHORT = {
     "aria": "ARIA",
     "aria_nopaired": "ARIA, no paired",
     "oracle": "oracle",
-}
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "figure.dpi": 110,
-    "savefig.bbox": "tight",
 }
 
 
@@ -91,7 +83,7 @@ def _emoji_rows(figure: Any, rows: Sequence[tuple[str, np.ndarray]], prompts: Se
         axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
     tile = 18 * 8
     for i, prompt in enumerate(prompts):
-        text = "\n".join(textwrap.wrap(prompt, 13))
+        text = "\n".join(textwrap.wrap(prompt, 12))
         axes[0].text((i + 0.5) * tile, -0.06 * tile, text, ha="center", va="bottom", fontsize=8, color="#444444")
 
 
@@ -166,9 +158,15 @@ def draw_curves(cell: Cell, path: Path) -> None:
     plt.close(figure)
 
 
+def _whole(cell: Cell) -> list[str]:
+    """The methods that were run on every seed of the cell."""
+    seeds = {run["seed"] for run in cell.runs}
+    return [method for method in cell.methods if cell.by_seed(method, "generation", "unseen").keys() == seeds]
+
+
 def _dots(axis: Any, cell: Cell, split: str) -> None:
     """A row a method: small dots are seeds; the large one their mean, with the interval of its difference from RC."""
-    methods = list(cell.methods)
+    methods = _whole(cell)
     for y, method in enumerate(methods):
         values = list(cell.by_seed(method, "generation", split).values())
         mean, difference = float(np.mean(values)), cell.difference(method, "generation", split)
@@ -199,7 +197,7 @@ def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     wanted = {"teacher", *(_label(method) for method in ("none", REFERENCE, "aria"))}
     rows = [row for row in rows if row[0] in wanted]
     tile = min(1.0, 9.4 / len(prompts))
-    above, below = tile * len(rows) + 0.95, 0.5 * len(cell.methods) + 1.75  # inches
+    above, below = tile * len(rows) + 0.95, 0.5 * len(_whole(cell)) + 1.75  # inches
     figure = plt.figure(figsize=(11, above + below))
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below])
     _emoji_rows(top, rows, prompts)

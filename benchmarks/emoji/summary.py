@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.plotting import STYLE
 from benchmarks.statistics import holm, interval, p_value
 
 from .cells import CELLS
+from .methods import METHODS
 from .stats import REFERENCE, Cell, cells
 
 METRIC, SPLIT = "generation", "unseen"
@@ -75,12 +77,13 @@ def lines(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Line]:
     return found
 
 
-def write(folder: Path, out: Path) -> str:
-    """Table and figure of all cells in `folder`, which has a file a cell; returns the table."""
-    found = lines({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))})
+def write(folder: Path) -> str:
+    """Table and figure of all cells in `folder`, which has a file a cell, go beside them; returns the table."""
+    files = {name: folder / f"{name}.json" for name in CELLS}
+    found = lines({name: json.loads(path.read_text("utf-8")) for name, path in files.items() if path.exists()})
     text = markdown(found)
-    (out / "cells.md").write_text(text, encoding="utf-8")
-    draw(found, out / "cells.png")
+    (folder / "cells.md").write_text(text, encoding="utf-8")
+    draw(found, folder / "cells.png")
     return text
 
 
@@ -118,7 +121,7 @@ def markdown(found: Sequence[Line]) -> str:
 
 def draw(found: Sequence[Line], path: Path) -> None:
     """Every cell a line, every method a dot with the interval of its difference from RC."""
-    from .figures import COLOURS, SHORT, STYLE, plt
+    from .figures import COLOURS, SHORT, plt
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 1.6 + 0.62 * len(found)), sharey=True)
@@ -147,7 +150,7 @@ def draw(found: Sequence[Line], path: Path) -> None:
 
 def draw_frontier(cell: Cell, path: Path) -> None:
     """What prompts with images pay for those without: every method of a cell a dot."""
-    from .figures import COLOURS, METHODS, SHORT, STYLE, plt
+    from .figures import COLOURS, SHORT, plt
 
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8.5, 5.2))

@@ -12,7 +12,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.emoji.stats import interval
+from benchmarks.plotting import STYLE
+from benchmarks.statistics import interval
 
 from .methods import METHODS
 from .report import REFERENCE, by_seed, differences, drawn_share, methods_in
@@ -24,21 +25,11 @@ COLOURS = {
     "reducible_pool": "#0072b2", "reducible_uniform": "#0072b2", "minimax": "#8e6bb0", "odm": "#cc9a00",
     "doremi": "#2a9d60",
 }  # fmt: skip
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "figure.dpi": 110,
-    "savefig.bbox": "tight",
-}
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
     """Both averages of every method; how the loss of groups goes with what is left to learn; who gets the draws."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), gridspec_kw={"width_ratios": [1.25, 1, 1]})
         _frontier(axes[0], results)
         _learnable(axes[1], results)

@@ -12,17 +12,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.plotting import STYLE
+
 OURS, THEIRS, PLAIN = "#0072b2", "#999999", "#d1495b"
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "figure.dpi": 110,
-    "savefig.bbox": "tight",
-}
 
 
 def draw_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -33,7 +25,7 @@ def draw_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
         "loader": (_loader, {"loader"}),
     }
     files = []
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         for name, (draw, needed) in pictures.items():
             if needed <= set(results):
                 figure = draw(results)

@@ -13,6 +13,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.plotting import STYLE
+
 from .gaps import FORCED, FREE
 
 TRUTH, BELIEF, ALARM = "#222222", "#0072b2", "#d1495b"
@@ -20,16 +22,6 @@ TITLES = {
     "stationary": "stationary: beyond the student's capacity",
     "decaying": "decaying: being learnt",
     "changing": "changing: its teacher moves at half time",
-}
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "figure.dpi": 110,
-    "savefig.bbox": "tight",
 }
 
 
@@ -157,7 +149,7 @@ def draw_all(results: Mapping[str, Any], out: Path) -> list[Path]:
     """All figures, into `out`; returns their paths."""
     parts = {"tracking": (draw_tracking, "loop"), "bakeoff": (draw_bakeoff, "bakeoff"), "gaps": (draw_gaps, "gaps")}
     paths = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, (draw, part) in parts.items():
             paths.append(out / f"{name}.png")
             draw(results[part], paths[-1])

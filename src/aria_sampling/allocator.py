@@ -208,8 +208,7 @@ class Allocator:
         """Return the probabilities of regions in a draw of that round, before forced visits."""
         log_phi = self._progress.log_phi(round_, self.lag)
         effort = self._ahead.effort()
-        if effort is not None and self.present_weight != 1:
-            effort = effort * self.present_weight
+        effort = None if effort is None else effort * self.present_weight
         return shares(self.target, log_phi, floor=self.floor, effort=effort, cap=self._cap)
 
     def observe(self, regions: Any, losses: Any) -> None:
@@ -397,8 +396,6 @@ class Allocator:
         """Return what must be equal for a state to fit, as text."""
         target = hashlib.blake2b(self.target.astype("<f8").tobytes(), digest_size=8).hexdigest()
         settings = {name: repr(getattr(self, name)) for name in _SETTINGS}
-        if self.present_weight != 1:  # a setting that older states do not name
-            settings["present_weight"] = repr(self.present_weight)
         return {**settings, "target": target}
 
 
@@ -416,7 +413,7 @@ def take_in(allocator: Allocator, regions: Any, losses: Any) -> None:
 
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
-_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "seed", "lag")
+_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "seed", "lag")
 
 
 def _instance(name: str, value: Any, kind: type) -> Any:

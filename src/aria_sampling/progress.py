@@ -246,9 +246,13 @@ def check_fit(state: Any, pool: Partition, config: dict[str, str]) -> None:
 
 
 def _from_schema_1(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an allocator's state of schema 1, where log φ was a list with {} for what was not known."""
+    """Return an allocator's state of schema 1.
+
+    There log φ was a list with {} for what was not known, and a present row counted for one that is drawn.
+    """
     rows = cast("list[Any]", take(state, "log_phi", list))
-    lag = int(take(take(state, "config", dict), "lag", str))
+    config: dict[str, str] = {"present_weight": "1.0", **take(state, "config", dict)}
+    lag = int(take(config, "lag", str))
     table = np.full((lag + 1, take(state, "n_regions", int)), np.nan)
     if len(rows) > len(table):
         raise StateError(f"state: {len(rows)} entries in 'log_phi' do not go with lag {lag}")
@@ -259,4 +263,4 @@ def _from_schema_1(state: Mapping[str, Any]) -> dict[str, Any]:
                 f"state entry 'log_phi': expected float64[{table.shape[1]}], got {phi.dtype}{[*phi.shape]}"
             )
         table[row] = phi
-    return {**state, "schema": SCHEMA, "log_phi": encode(table)}
+    return {**state, "schema": SCHEMA, "config": config, "log_phi": encode(table)}

@@ -30,14 +30,6 @@ UNSEEN = "Animals & Nature,Food & Drink"
 TINY = evaluate.EvalSize(prompts=3, sampling_steps=2, shown=3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def world() -> Emoji:
     return Emoji.load()
@@ -415,7 +407,7 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
         for seed in (0, 1)
     ]
     (tmp_path / "few.json").write_text(study.as_json(runs))
-    text = summary.write(tmp_path, tmp_path)
+    text = summary.write(tmp_path)
     assert (tmp_path / "cells.png").stat().st_size > 1000
     row = next(line for line in text.splitlines() if line.startswith("| images: a tenth |"))
     # in per cent of rc's mean, 1.005; the oracle gains 0.25, ARIA 0.2 of it; ARIA's curve is at rc's end half-way
@@ -426,6 +418,8 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nowhere not known; there are tuning, base"):
         main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="--methods: nothing not known; there are none, rc"):
+        main(["study", "--methods", "nothing", "--out", str(tmp_path)])
 
 
 # -- the peer's rule

@@ -26,14 +26,6 @@ from benchmarks.mixing.model import ByteModel, evaluate, tokens_of  # noqa: E402
 RESULTS = Path(study.__file__).parent / "results"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random text in the shape of a library: three groups, and what is to be left out."""

@@ -138,23 +138,26 @@ def test_a_loop_that_forgets_to_observe_is_told_so():
     assert sampler.allocator.round == 0
 
 
+def gone_at_once(fail):
+    """Whether what `fail` returns a weak reference to is gone with it, and not some time later, with the circles."""
+    gc.disable()
+    try:
+        return fail()() is None
+    finally:
+        gc.enable()
+
+
 def test_the_error_keeps_no_loader_alive():
-    """Once it is dropped the iterator goes, with its workers: not some time later, when circles are collected."""
+    """Once it is dropped the iterator goes, with its workers."""
 
     def fail():
         iterator = iter(build()[1])
         next(iterator)
-        try:
+        with pytest.raises(aria.FeedbackLagError):
             next(iterator)
-        except aria.FeedbackLagError:
-            return weakref.ref(iterator)
-        return pytest.fail("nothing was raised")
+        return weakref.ref(iterator)
 
-    gc.disable()
-    try:
-        assert fail()() is None
-    finally:
-        gc.enable()
+    assert gone_at_once(fail)
 
 
 def test_lag_for_overlap_and_refusals():
@@ -250,17 +253,11 @@ def test_other_samplers_and_batch_samplers_are_left_alone():
 def test_a_refused_loader_is_not_kept_alive():
     def fail():
         iterator = iter(DataLoader(range(3), batch_size=BATCH, sampler=build()[0]))
-        try:
+        with pytest.raises(ValueError, match="dataset: it has 3 samples"):
             next(iterator)
-        except ValueError:
-            return weakref.ref(iterator)
-        return pytest.fail("nothing was raised")
+        return weakref.ref(iterator)
 
-    gc.disable()
-    try:
-        assert fail()() is None
-    finally:
-        gc.enable()
+    assert gone_at_once(fail)
 
 
 def test_what_the_loop_holds_is_not_kept_alive():

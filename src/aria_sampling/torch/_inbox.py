@@ -55,8 +55,6 @@ class Inbox:
     def _close_oldest(self) -> None:
         try:
             self.waiting.popleft()()
-        except (
-            BaseException
-        ):  # its round is open still, and so are those after it: they can be reported again, in order
-            self.waiting.clear()
+        except BaseException:
+            self.waiting.clear()  # its round and those after it are open still: they can be reported again, in order
             raise
