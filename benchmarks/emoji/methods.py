@@ -78,7 +78,9 @@ METHODS: dict[str, Method] = {
     "second_moment": Method(
         "second-moment resampler", SecondMoment(), target="uniform", floor=0.001, estimator=LastLosses()
     ),
-    "oracle": Method("oracle: told which prompts have no images", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"),
+    "oracle": Method(
+        "oracle: told which prompts have no images", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"
+    ),
 }
 
 
