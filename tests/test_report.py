@@ -126,3 +126,27 @@ def test_from_the_command_line(tmp_path, capsys):
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert history.advice().verdict in Page(text).text
     assert not re.search("Proportional|EmaBank", text)  # settings that are not in the files are not made up
+
+
+@pytest.mark.parametrize("wrong", ["history", "pool", "out"])
+@pytest.mark.parametrize("how", ["missing", "empty", "other"])
+def test_the_command_line_says_which_file_is_wrong(tmp_path, capsys, wrong, how):
+    torch = pytest.importorskip("torch")
+    from aria_sampling.report.__main__ import main
+
+    history = trained(names=NAMES)
+    torch.save(history.state_dict(), tmp_path / "history")
+    history.allocator.partition.save(tmp_path / "pool")
+    paths = {name: tmp_path / name for name in ("history", "pool", "out")}
+    if wrong == "out":
+        paths["out"] = tmp_path / "nowhere" / "out.html"
+    elif how == "missing":
+        paths[wrong].unlink()
+    elif how == "empty":
+        paths[wrong].write_bytes(b"")
+    else:  # a good file of the other kind
+        paths["history"], paths["pool"] = paths["pool"], paths["history"]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path) for path in paths.values()])
+    assert stopped.value.code == 2
+    assert re.search(rf"error: (HISTORY|POOL|OUT) {re.escape(str(tmp_path))}", capsys.readouterr().err)
