@@ -18,7 +18,7 @@ from .figures import draw_all
 from .methods import METHODS, PARTITIONS
 from .models import STUDENTS
 from .stats import cells, table
-from .study import as_json, load_results, run_study, write_atomically
+from .study import as_json, gather, load_results, run_study, write_atomically
 from .world import POOLS, Emoji, scenario
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "_static"
@@ -122,15 +122,18 @@ def _smoke(settings: dict[str, Any]) -> dict[str, Any]:
 def _study(args: argparse.Namespace) -> None:
     """Carries out the runs of some cells, one folder and one file a cell, and sums up all that is there."""
     methods = _known("--methods", args.methods, METHODS)
+    plans: dict[str, list[RunSettings]] = {}
     for name in _known("--cells", args.cells, ("tuning", *CELLS)):
         settings = {**BASE, **(TUNING if name == "tuning" else CELLS[name][1])}
         settings["unseen"] = scenario(Emoji.load(), settings["unseen"]).unseen
         if args.smoke:
             settings = _smoke(settings)
-        plan = [
+        plans[name] = [
             RunSettings(method=method, seed=int(seed), **settings) for seed in _names(args.seeds) for method in methods
         ]
-        runs = run_study(plan, args.out / "runs" / name, args.jobs)
+    run_study({args.out / "runs" / name: plan for name, plan in plans.items()}, args.out / "cache", args.jobs)
+    for name in plans:
+        runs = gather(args.out / "runs" / name)
         write_atomically(args.out / f"{name}.json", as_json(runs))
         write_atomically(args.out / f"{name}.md", table(runs))
         pictures = draw_all(runs, args.out / "runs" / name)
@@ -160,7 +163,10 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             write_atomically(args.json, json.dumps(found, indent=1) + "\n")
         return
-    results = load_results(args.out) if args.command == "figures" else run_study(_plan(args), args.out, args.jobs)
+    if args.command == "distill":
+        run_study({args.out: _plan(args)}, args.out / "cache", args.jobs)
+        gather(args.out)
+    results = load_results(args.out)
     write_atomically(args.out / "table.md", table(results))
     print(table(results))
     pictures = draw_all(results, args.out)

@@ -19,6 +19,7 @@ import torch
 from . import evaluate, models
 from .evaluate import EvalSize
 from .methods import METHODS, make_switch, regions_of, unseen_share
+from .signals import SIGNALS, Rows
 from .world import CONDITIONS, SPLITS, Scenario, stream
 
 NULL_SHARE = 0.1
@@ -113,10 +114,13 @@ class Loop:
 
     def __init__(self, settings: RunSettings, scenario: Scenario, teacher: Any, switch: Any) -> None:
         self.settings, self.scenario, self.teacher, self.switch = settings, scenario, teacher, switch
-        self.paired = METHODS[settings.method].paired
+        self.method = METHODS[settings.method]
         self.student = models.STUDENTS[settings.student](teacher).train()
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=settings.lr, weight_decay=0.01)
         self.scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
+        self.signal = None
+        if switch is not None:
+            self.signal = SIGNALS[self.method.signal](switch, self.student, teacher, scenario)
 
     def step(self, step: int) -> tuple[np.ndarray, Any]:
         """One step of training; returns the losses float32[B], and what was drawn or None."""
@@ -126,23 +130,25 @@ class Loop:
         condition[batch.null] = 0
         drawn = None
         if self.switch is not None:
-            own = scenario.pool_item[batch.prompts[live]] if self.paired else None
+            own = scenario.pool_item[batch.prompts[live]] if self.method.paired else None
+            if self.method.paired == "noisy":
+                own = np.where(batch.timesteps[live] >= models.TIMESTEPS // 2, own, -1)
             drawn = self.switch.draw(batch.timesteps[live], paired=own)
             condition[live[drawn.mask]] = scenario.pool_embeddings[drawn.items]
         timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)
         noisy = models.training_scheduler().add_noise(batch.images, batch.noise, timesteps)
         with torch.inference_mode():
             target = models.predict(self.teacher, noisy, timesteps, rows)
-        gap = (models.predict(self.student, noisy, timesteps, rows) - target).square()
-        losses = gap.mean((1, 2, 3)) * self.scale[timesteps]
+        told = models.predict(self.student, noisy, timesteps, rows)
+        losses = (told - target).square().mean((1, 2, 3)) * self.scale[timesteps]
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.steps, settings.lr)
         self.optimizer.step()
         observed = losses.detach().numpy()
-        if self.switch is not None:
-            self.switch.observe(observed[live])
+        if self.signal is not None:
+            self.signal.report(step, Rows(noisy, timesteps, told, target, observed, live, drawn))
         return observed, drawn
 
 

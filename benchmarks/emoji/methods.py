@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import aria_sampling as aria
+from benchmarks.mixing.methods import OnlineMixing
 
 from .models import TIMESTEPS
 from .peers import LastLosses, SecondMoment
@@ -27,8 +28,12 @@ class Method:
     title: str
     policy: aria.Policy | None
     target: str | float | tuple[float, ...] = "pool"
-    paired: bool = False  # whether rows that keep their own caption count as effort its region gets
+    paired: bool | str = (
+        False  # whether rows that keep their caption count as effort; "noisy": of them those with t >= T/2
+    )
+    signal: str = "loss"  # of `signals.SIGNALS`
     floor: float = 0.2
+    max_gap: int | None = None
     present_weight: float = 1.0
     normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
@@ -65,6 +70,17 @@ METHODS: dict[str, Method] = {
         )
         for weight in (1, 3, 10, 100)
     },
+    "aria_w100_floor5": Method(
+        "ARIA, an image for 100 draws, floor 0.05", _D, paired=True, present_weight=100.0, floor=0.05
+    ),
+    "aria_w100_floor5_gap": Method(
+        "ARIA, an image for 100 draws, floor 0.05, no forced visits",
+        _D,
+        paired=True,
+        present_weight=100.0,
+        floor=0.05,
+        max_gap=10**9,
+    ),
     "fill_uniform_w1": Method("regions alike, filled up", _FILL, target="uniform", paired=True),
     "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0),
     "aria_squared": Method("ARIA, D squared", aria.Proportional(2.0), paired=True, present_weight=10.0),
@@ -77,6 +93,26 @@ METHODS: dict[str, Method] = {
     "minimax": Method("minimax, regions alike", aria.Minimax(), target="uniform"),
     "second_moment": Method(
         "second-moment resampler", SecondMoment(), target="uniform", floor=0.001, estimator=LastLosses()
+    ),
+    "aria_truth": Method(
+        "ARIA, true discrepancies",
+        _D,
+        paired=True,
+        present_weight=10.0,
+        signal="truth",
+        estimator=aria.Ema(rate=1.0, per="visit"),
+    ),
+    **{
+        f"aria_{signal}": Method(f"ARIA, {title}", _D, paired=True, present_weight=10.0, signal=signal)
+        for signal, title in (
+            ("direction", "error of the direction"),
+            ("of_start", "loss over the start's"),
+            ("of_effect", "loss over the teacher's effect"),
+        )
+    },
+    "aria_noisy": Method("ARIA, images count where noisy", _D, paired="noisy", present_weight=10.0),
+    "odm": Method(
+        "Online Data Mixing", OnlineMixing(), target="uniform", floor=1e-9, estimator=aria.Ema(rate=1.0, per="visit")
     ),
     "oracle": Method(
         "oracle: told which prompts have no images", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"
@@ -117,6 +153,7 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         estimator=method.estimator,
         policy=method.policy,
         floor=method.floor,
+        max_gap=method.max_gap,
         target=method.target,
         present_weight=method.present_weight,
         seed=seed,

@@ -11,9 +11,11 @@ import json
 import multiprocessing as mp
 import os
 import queue
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -63,12 +65,12 @@ class _Worker:
         """What the settings make of the world."""
         return scenario(self.world, settings.unseen, settings.pool, settings.paired_share)
 
-    def answer(self, settings: RunSettings, split: str, condition: str, out: Path) -> None:
+    def answer(self, settings: RunSettings, split: str, condition: str, cache: Path) -> None:
         """Puts the teacher's answers of one split into the cache."""
         inputs = evaluate.split_inputs(self.scenario(settings), split, condition, settings.evaluation)
-        evaluate.teacher_answers(self.teacher, self.data, inputs, out / "cache")
+        evaluate.teacher_answers(self.teacher, self.data, inputs, cache)
 
-    def run(self, settings: RunSettings, out: Path) -> None:
+    def run(self, settings: RunSettings, out: Path, cache: Path) -> None:
         """One run, with its files."""
         name = run_name(settings, self.data)
         result, shown = distill(
@@ -76,7 +78,7 @@ class _Worker:
             self.scenario(settings),
             self.teacher,
             self.data,
-            out / "cache",
+            cache,
             lambda steps, text: self.report(
                 (f"{settings.method} {settings.student} seed {settings.seed}", steps, text)
             ),
@@ -90,7 +92,15 @@ _worker: _Worker | None = None
 
 def _start_worker(messages: Any) -> None:
     global _worker  # noqa: PLW0603 - one a process, made once
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _worker = _Worker(messages.put)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once its parent is gone: a study that was killed leaves nobody at work."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _call(what: str, *args: Any) -> None:
@@ -124,27 +134,26 @@ def _spread(tasks: Sequence[tuple[Any, ...]], jobs: int, listen: Callable[[tuple
             raise
 
 
-def run_study(plan: Sequence[RunSettings], out: Path, jobs: int) -> list[dict[str, Any]]:
-    """Carries out what is not finished yet and writes `results.json`: every run that stands in `out`."""
-    (out / "runs").mkdir(parents=True, exist_ok=True)
+def run_study(plans: Mapping[Path, Sequence[RunSettings]], cache: Path, jobs: int) -> None:
+    """Carries out what is not finished yet of each folder's runs; `gather` collects them."""
     data = fingerprint()
-    todo = [settings for settings in plan if not (out / "runs" / f"{run_name(settings, data)}.json").exists()]
-    print(
-        f"{len(plan)} runs, {len(plan) - len(todo)} of them finished before; {jobs} at a time, into {out}", flush=True
-    )
-    if todo:
-        answers: dict[Any, tuple[Any, ...]] = {}
-        for settings in todo:
-            for split in SPLITS:
-                for condition in CONDITIONS:
-                    key = (settings.unseen, settings.evaluation, split, condition)
-                    answers.setdefault(key, ("answer", settings, split, condition, out))
-        with tqdm(
-            desc="teacher's answers, then runs", total=sum(s.steps for s in todo), unit="step", mininterval=1
-        ) as bar:
-            state: dict[str, str] = {}
-            _spread([*answers.values(), *(("run", s, out) for s in todo)], jobs, lambda m: _show(bar, state, m))
-    return gather(out)
+    planned = [(settings, out) for out, plan in plans.items() for settings in plan]
+    todo = [(s, out) for s, out in planned if not (out / "runs" / f"{run_name(s, data)}.json").exists()]
+    print(f"{len(planned)} runs, {len(planned) - len(todo)} of them finished before; {jobs} at a time", flush=True)
+    if not todo:
+        return
+    answers: dict[Any, tuple[Any, ...]] = {}
+    for settings, out in todo:
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            for condition in CONDITIONS:
+                key = (settings.unseen, settings.evaluation, split, condition)
+                answers.setdefault(key, ("answer", settings, split, condition, cache))
+    total = sum(settings.steps for settings, _ in todo)
+    with tqdm(desc="teacher's answers, then runs", total=total, unit="step", mininterval=1) as bar:
+        state: dict[str, str] = {}
+        tasks = [*answers.values(), *(("run", settings, out, cache) for settings, out in todo)]
+        _spread(tasks, jobs, lambda message: _show(bar, state, message))
 
 
 def _show(bar: Any, state: dict[str, str], message: tuple[str, int, str]) -> None:

@@ -355,9 +355,9 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(folder / "headline.png") in capsys.readouterr().out
     before = (tmp_path / "results.json").read_text()
     plan = [distillation.RunSettings(**_settings(run)) for run in runs]
-    study.run_study(plan, tmp_path, jobs=1)
+    study.run_study({tmp_path: plan}, tmp_path / "cache", jobs=1)
     assert "6 of them finished before" in capsys.readouterr().out
-    assert (tmp_path / "results.json").read_text() == before
+    assert study.as_json(study.gather(tmp_path)) == before
 
 
 def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path) -> None:
