@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import cost, summary
+from . import compare, cost, summary
 from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
@@ -138,8 +138,10 @@ def _study(args: argparse.Namespace) -> None:
         write_atomically(args.out / f"{name}.md", table(runs))
         pictures = draw_all(runs, args.out / "runs" / name)
         largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
-        summary.draw_frontier(largest, args.out / f"{name}.png")
+        write_atomically(args.out / f"{name}_methods.md", compare.markdown(largest))
+        compare.draw(largest, args.out / f"{name}.png")
         if name == "base":
+            compare.draw_frontier(largest, args.out / name / "frontier.png")
             (args.out / name).mkdir(exist_ok=True)
             for picture in pictures:
                 shutil.copy(picture, args.out / name)

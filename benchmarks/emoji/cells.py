@@ -1,7 +1,8 @@
 """The cells of the study: one factor at a time from a base cell. `python -m benchmarks.emoji study --cells ...`.
 
-A cell is everything that decides a run but method and seed. The tuning cell is the only one on which anything may be
-chosen; it shares neither groups nor seeds with the others.
+A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. Regions and
+lag belong to a method. The tuning cell is the only one on which anything may be chosen; it shares neither groups nor
+seeds with the others.
 """
 
 from __future__ import annotations
@@ -22,13 +23,6 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "names": ("pool: names only", {"pool": "names"}),
     "diluted": ("pool: diluted fivefold", {"pool": "diluted"}),
     "few": ("images: a tenth", {"paired_share": 0.1}),
-    "regions8": ("regions: 8", {"n_regions": 8}),
-    "regions32": ("regions: 32", {"n_regions": 32}),
-    "regions96": ("regions: 96", {"n_regions": 96}),
-    "subgroups": ("regions: Unicode's 99 subgroups", {"partition": "subgroups"}),
-    "random": ("regions: 512 at random", {"partition": "random"}),
-    "lag8": ("lag: 8", {"lag": 8}),
-    "lag64": ("lag: 64", {"lag": 64}),
     "rate2": ("switch rate: 2", {"lam": 2.0}),
 }
 """By name: a title, and what differs from `BASE`."""

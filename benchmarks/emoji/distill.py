@@ -158,7 +158,8 @@ def distill(
     """Runs to the end. Returns the run's record in JSON's types, and the emoji it draws, uint8[n, 16, 16, 3]."""
     began = time.perf_counter()
     method = METHODS[settings.method]
-    partition = regions_of(scenario, method.partition or settings.partition, settings.n_regions, settings.seed)
+    kind, n_regions = method.partition or settings.partition, method.n_regions or settings.n_regions
+    partition = regions_of(scenario, kind, n_regions, settings.seed)
     switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
     loop = Loop(settings, scenario, teacher, switch)
     student = loop.student

@@ -18,6 +18,7 @@ import matplotlib.ticker
 import numpy as np
 
 from benchmarks.plotting import STYLE
+from benchmarks.statistics import Interval
 
 from . import evaluate, models
 from .evaluate import EvalSize
@@ -43,12 +44,33 @@ SHORT = {
 }
 
 
-def _colour(method: str) -> str:
-    return COLOURS.get(method, "#444444")
+def colour(method: str) -> str:
+    """A method's own colour, ARIA's for its variants, or grey."""
+    return COLOURS.get(method, COLOURS["aria"] if method.startswith("aria") else "#444444")
 
 
-def _label(method: str) -> str:
+def name_of(method: str) -> str:
+    """What a method is called in figures."""
     return SHORT.get(method, METHODS[method].title)
+
+
+def sides(height: float) -> tuple[Any, list[tuple[Any, str]]]:
+    """A figure with a panel for unseen and one for seen prompts, of changes against RC; returns (axis, split) pairs."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True)
+    for axis, split in zip(axes, ("unseen", "seen"), strict=True):
+        axis.axvline(0, color=COLOURS["rc"], linewidth=1)
+        axis.set(title=f"prompts {'without' if split == 'unseen' else 'with'} images ({split})")
+        axis.set_xlabel("picture error against RC in % (left is better)")
+        axis.grid(axis="x", color="#e6e6e6")
+        axis.set_axisbelow(True)
+    return figure, list(zip(axes, ("unseen", "seen"), strict=True))
+
+
+def dot(axis: Any, value: Interval, y: float, color: str, name: str | None = None) -> None:
+    """A mean, with its interval if it has one."""
+    if value.half is not None:
+        axis.plot([value.mean - value.half, value.mean + value.half], [y, y], color=color, linewidth=2)
+    axis.scatter([value.mean], [y], s=36, color=color, zorder=3, label=name)
 
 
 def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
@@ -61,7 +83,7 @@ def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tupl
         path = out / "runs" / f"{run['name']}.npz"
         if path.exists():
             with np.load(path) as stored:
-                rows.append((_label(method), stored["images"]))
+                rows.append((name_of(method), stored["images"]))
     return prompts, rows
 
 
@@ -126,7 +148,7 @@ def draw_regions(cell: Cell, path: Path) -> None:
                 vmax=high, extent=(0, last, len(order) - 0.5, -0.5),
             )  # fmt: skip
             axis.axhline(border, color="white", linewidth=1.2)
-            axis.set_title(f"{_label(run['method'])}: {'allocation' if row == 0 else 'discrepancy'}")
+            axis.set_title(f"{name_of(run['method'])}: {'allocation' if row == 0 else 'discrepancy'}")
             if row == 1:
                 axis.set_xlabel("step")
             if column == 0:
@@ -146,8 +168,8 @@ def draw_curves(cell: Cell, path: Path) -> None:
             curves = [run["curve"] for run in cell.runs if run["method"] == method]
             steps = [point["step"] for point in curves[0]]
             values = np.array([[point[split] for point in curve] for curve in curves])
-            axis.plot(steps, values.mean(0), color=_colour(method), label=_label(method), linewidth=1.8)
-            axis.fill_between(steps, values.min(0), values.max(0), color=_colour(method), alpha=0.15, linewidth=0)
+            axis.plot(steps, values.mean(0), color=colour(method), label=name_of(method), linewidth=1.8)
+            axis.fill_between(steps, values.min(0), values.max(0), color=colour(method), alpha=0.15, linewidth=0)
             tail += values.mean(0)[max(1, len(steps) // 6) :].tolist()
         axis.set_ylim(0.95 * min(tail), 1.05 * max(tail))
         axis.set(xlabel="step", ylabel="teacher-student discrepancy", title=f"{split} conditions")
@@ -172,18 +194,18 @@ def _dots(axis: Any, cell: Cell, split: str) -> None:
         mean, difference = float(np.mean(values)), cell.difference(method, "generation", split)
         if difference is not None and difference.half is not None:
             ends = [mean - difference.half, mean + difference.half]
-            axis.plot(ends, [y, y], color=_colour(method), linewidth=2.5, solid_capstyle="round")
+            axis.plot(ends, [y, y], color=colour(method), linewidth=2.5, solid_capstyle="round")
         below = [y + 0.17] * len(values)  # beside the bar, where they can be seen (the axis runs downwards)
-        axis.scatter(values, below, s=16, color=_colour(method), alpha=0.7, linewidth=0, zorder=3)
-        axis.scatter([mean], [y], s=70, color=_colour(method), zorder=4)
+        axis.scatter(values, below, s=16, color=colour(method), alpha=0.7, linewidth=0, zorder=3)
+        axis.scatter([mean], [y], s=70, color=colour(method), zorder=4)
         if method == REFERENCE:
-            axis.axvline(mean, color=_colour(method), linewidth=0.8, linestyle=":")
+            axis.axvline(mean, color=colour(method), linewidth=0.8, linestyle=":")
         text = f"{mean:.4f}"
         if difference is not None:
             reference = float(np.mean(list(cell.by_seed(REFERENCE, "generation", split).values())))
             text += f"  ({100 * difference.mean / reference:+.1f}%)"
         axis.annotate(text, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=8.5)
-    axis.set_yticks(range(len(methods)), [_label(method) for method in methods])
+    axis.set_yticks(range(len(methods)), [name_of(method) for method in methods])
     axis.set_ylim(len(methods) - 0.5, -0.7)
     axis.margins(x=0.22)
     axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
@@ -194,7 +216,7 @@ def _dots(axis: Any, cell: Cell, split: str) -> None:
 def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     """(d) One picture for a stranger: emoji above, the error of each method below."""
     prompts, rows = _drawn(cell, out, world)
-    wanted = {"teacher", *(_label(method) for method in ("none", REFERENCE, "aria"))}
+    wanted = {"teacher", *(name_of(method) for method in ("none", REFERENCE, "aria"))}
     rows = [row for row in rows if row[0] in wanted]
     tile = min(1.0, 9.4 / len(prompts))
     above, below = tile * len(rows) + 0.95, 0.5 * len(_whole(cell)) + 1.75  # inches

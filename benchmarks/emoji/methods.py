@@ -5,13 +5,13 @@ Apart from `distill.py` so that the loop can be seen to be one and the same for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import aria_sampling as aria
-from benchmarks.mixing.methods import OnlineMixing
+from benchmarks.mixing.methods import LATEST, OnlineMixing
 
 from .models import TIMESTEPS
 from .peers import LastLosses, SecondMoment
@@ -38,6 +38,8 @@ class Method:
     normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
+    n_regions: int | None = None  # as many, where that is free
+    lag: int | None = None  # another lag than the cell's
 
     @property
     def key(self) -> str:
@@ -46,74 +48,71 @@ class Method:
         return " ".join(f"{k}={v!r}" for k, v in sorted(vars(self).items()) if v != getattr(default, k))
 
 
-_D = aria.Proportional(exponent=1.0)
+_ARIA = Method("ARIA", aria.Proportional(), paired=True, present_weight=10.0)
+_UNIFORM = Method("uniform over regions", aria.UniformPolicy(), target="uniform")
 _FILL = aria.Proportional(exponent=0.0)  # the discrepancy plays no part: what the target and paired rows make of it
+
+
+def _aria(title: str, **changes: Any) -> Method:
+    return replace(_ARIA, title=f"ARIA, {title}", **changes)
+
+
+def _on(kind: str, title: str, **regions: Any) -> dict[str, Method]:
+    """ARIA and uniform on other regions."""
+    return {
+        f"aria_{kind}": _aria(title, **regions),
+        f"uniform_{kind}": replace(_UNIFORM, title=f"uniform, {title}", **regions),
+    }
+
 
 METHODS: dict[str, Method] = {
     "none": Method("no switching", None),
     "rc": Method("random conditioning", aria.PoolPolicy()),
-    "uniform": Method("uniform over regions", aria.UniformPolicy(), target="uniform"),
-    "aria": Method("ARIA", _D, paired=True, present_weight=10.0),
-    "aria_fill": Method("ARIA without discrepancy", _FILL, paired=True, present_weight=10.0),
-    "aria_nopaired": Method("ARIA without paired", _D),
+    "uniform": _UNIFORM,
+    "aria": _ARIA,
+    # how much images count, and the target: what was tuned
+    **{f"aria_w{n}": _aria(f"an image for {n} draws", present_weight=float(n)) for n in (1, 3, 100)},
+    "aria_w100_floor5": _aria("an image for 100 draws, floor 0.05", present_weight=100.0, floor=0.05),
+    "aria_w100_floor5_gap": _aria("the same, no forced visits", present_weight=100.0, floor=0.05, max_gap=10**9),
+    "aria_noisy": _aria("images count where noisy", paired="noisy"),
+    "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
+    "aria_tau5": _aria("target size**0.5", target=0.5),
+    "aria_uniform": _aria("target uniform", target="uniform"),
     **{
-        f"aria_w{weight}": Method(f"ARIA, an image for {weight} draws", _D, paired=True, present_weight=float(weight))
-        for weight in (1, 3, 100)
-    },
-    **{
-        f"aria_uniform_w{weight}": Method(
-            f"ARIA, regions alike, an image for {weight} draws",
-            _D,
-            target="uniform",
-            paired=True,
-            present_weight=float(weight),
+        f"aria_uniform_w{n}": _aria(
+            f"target uniform, an image for {n} draws", target="uniform", present_weight=float(n)
         )
-        for weight in (1, 3, 10, 100)
+        for n in (1, 3, 100)
     },
-    "aria_w100_floor5": Method(
-        "ARIA, an image for 100 draws, floor 0.05", _D, paired=True, present_weight=100.0, floor=0.05
+    # policy and estimator
+    "aria_fill": _aria("no discrepancy", policy=_FILL),
+    "fill_uniform_w1": _aria(
+        "target uniform, no discrepancy, an image for a draw", policy=_FILL, target="uniform", present_weight=1.0
     ),
-    "aria_w100_floor5_gap": Method(
-        "ARIA, an image for 100 draws, floor 0.05, no forced visits",
-        _D,
-        paired=True,
-        present_weight=100.0,
-        floor=0.05,
-        max_gap=10**9,
-    ),
-    "fill_uniform_w1": Method("regions alike, filled up", _FILL, target="uniform", paired=True),
+    "aria_squared": _aria("D squared", policy=aria.Proportional(2.0)),
+    "aria_floor5": _aria("floor 0.05", floor=0.05),
+    "aria_floor50": _aria("floor 0.5", floor=0.5),
+    "aria_ema": _aria("one EMA", estimator=aria.Ema()),
+    "aria_raw": _aria("raw losses", normalise=False),
+    "aria_reducible": _aria("reducible", policy=aria.Reducible()),
+    # other signals
+    "aria_direction": _aria("error of the direction", signal="direction"),
+    "aria_of_start": _aria("loss over the start's", signal="of_start"),
+    "aria_of_effect": _aria("loss over the teacher's effect", signal="of_effect"),
+    "aria_truth": _aria("true discrepancies", signal="truth", estimator=LATEST),
+    # regions and lag
+    **{key: value for n in (8, 32, 96) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
+    **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
+    **_on("random", "regions at random", partition="random"),
+    **{f"aria_lag{n}": _aria(f"lag {n}", lag=n) for n in (8, 64)},
+    # peers
     "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0),
-    "aria_squared": Method("ARIA, D squared", aria.Proportional(2.0), paired=True, present_weight=10.0),
-    "aria_floor5": Method("ARIA, floor 0.05", _D, paired=True, present_weight=10.0, floor=0.05),
-    "aria_floor50": Method("ARIA, floor 0.5", _D, paired=True, present_weight=10.0, floor=0.5),
-    "aria_ema": Method("ARIA, one EMA", _D, paired=True, present_weight=10.0, estimator=aria.Ema()),
-    "aria_raw": Method("ARIA, raw losses", _D, paired=True, present_weight=10.0, normalise=False),
-    "aria_reducible": Method("ARIA, reducible", aria.Reducible(), paired=True, present_weight=10.0),
     "reducible": Method("reducible, regions alike", aria.Reducible(), target="uniform"),
     "minimax": Method("minimax, regions alike", aria.Minimax(), target="uniform"),
     "second_moment": Method(
         "second-moment resampler", SecondMoment(), target="uniform", floor=0.001, estimator=LastLosses()
     ),
-    "aria_truth": Method(
-        "ARIA, true discrepancies",
-        _D,
-        paired=True,
-        present_weight=10.0,
-        signal="truth",
-        estimator=aria.Ema(rate=1.0, per="visit"),
-    ),
-    **{
-        f"aria_{signal}": Method(f"ARIA, {title}", _D, paired=True, present_weight=10.0, signal=signal)
-        for signal, title in (
-            ("direction", "error of the direction"),
-            ("of_start", "loss over the start's"),
-            ("of_effect", "loss over the teacher's effect"),
-        )
-    },
-    "aria_noisy": Method("ARIA, images count where noisy", _D, paired="noisy", present_weight=10.0),
-    "odm": Method(
-        "Online Data Mixing", OnlineMixing(), target="uniform", floor=1e-9, estimator=aria.Ema(rate=1.0, per="visit")
-    ),
+    "odm": Method("Online Data Mixing", OnlineMixing(), target="uniform", floor=1e-9, estimator=LATEST),
     "oracle": Method(
         "oracle: told which prompts have no images", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"
     ),
@@ -145,7 +144,7 @@ def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
 
 
 def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float, lag: int = 0) -> Any:
-    """The method's `aria.RandomConditioning`, or None for no switching."""
+    """The method's `aria.RandomConditioning`, or None for no switching. `lag` is the cell's."""
     if method.policy is None:
         return None
     allocator = aria.Allocator(
@@ -157,7 +156,7 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         target=method.target,
         present_weight=method.present_weight,
         seed=seed,
-        lag=lag,
+        lag=lag if method.lag is None else method.lag,
     )
     schedule = aria.ExponentialSwitch(rate=lam)
     return aria.RandomConditioning(

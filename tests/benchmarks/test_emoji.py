@@ -17,8 +17,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks import statistics  # noqa: E402
+from benchmarks.emoji import compare, evaluate, models, stats, study, summary  # noqa: E402
 from benchmarks.emoji import distill as distillation  # noqa: E402
-from benchmarks.emoji import evaluate, models, stats, study, summary  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
@@ -413,6 +413,34 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
     # in per cent of rc's mean, 1.005; the oracle gains 0.25, ARIA 0.2 of it; ARIA's curve is at rc's end half-way
     assert "| 2 | +19.9 ± 0.0 | -10.0 ± 0.0 | -19.9 ± 0.0 | -24.9 ± 0.0 | -11.0 ± 0.0 |" in row
     assert row.endswith("| 80% | 0.50 | -19.9 ± 0.0 |")
+
+
+def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
+    def run(method: str, seed: int, value: float, draws: list[int]) -> dict[str, Any]:
+        return {**_run(method, seed, value), "regions": {"draws": draws, "unseen_share": [0.0, 1.0]}}
+
+    runs = [run("rc", seed, 1.0 + seed, [9, 1]) for seed in range(3)]
+    runs += [run("aria", seed, 0.8 + seed, [3, 1]) for seed in range(2)]
+    runs += [run("minimax", 1, 1.6, [1, 1])]
+    (cell,) = stats.cells(runs).values()
+    lines = compare.markdown(cell).splitlines()
+    # of seeds 0 and 1, where rc's mean is 1.5, and of seed 1 alone, where it is 2
+    assert "| ARIA | 2 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 |  |" in "\n".join(lines)
+    (minimax,) = (line for line in lines if line.startswith("| minimax"))
+    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 | 1.000 | 1.000 | 50% |")
+    for draw in (compare.draw, compare.draw_frontier):
+        draw(cell, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 1000
+        (tmp_path / "figure.png").unlink()
+
+
+def test_variants_of_aria_change_what_their_name_says() -> None:
+    aria_itself = vars(METHODS["aria"])
+    for name, method in METHODS.items():
+        changed = {field for field, value in vars(method).items() if value != aria_itself[field]} - {"title"}
+        assert changed if name != "aria" else not changed
+    keys = [method.key for method in METHODS.values()]
+    assert len(set(keys)) == len(keys)
 
 
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""One cell with all that was tried in it: a line a method, against random conditioning and against ARIA.
+
+Apart from `summary.py`, which has a line a cell. Only seeds that both sides of a difference have count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.plotting import STYLE
+from benchmarks.statistics import holm, p_value
+
+from .methods import METHODS
+from .stats import REFERENCE, Cell
+from .summary import METRIC, SPLIT, entry
+
+FRONTIER = {
+    "RC, square root of the size, uniform": ("rc", "sqrt", "uniform"),
+    "ARIA, target from the pool's to uniform": ("aria", "aria_tau5", "aria_uniform"),
+}
+"""Lines of the second figure: from the pool's shares to equal ones."""
+
+
+def to_unseen(run: Mapping[str, Any]) -> float | None:
+    """The share of the switched rows that went to prompts of groups without images, as regions have them."""
+    regions = run["regions"]
+    if not regions:
+        return None
+    draws = np.array(regions["draws"], float)
+    return float(draws @ np.array(regions["unseen_share"]) / draws.sum())
+
+
+def markdown(cell: Cell) -> str:
+    """The table of a cell."""
+    others = [method for method in cell.methods if method != REFERENCE]
+    p = {
+        reference: holm([p_value(cell.differences(m, METRIC, SPLIT, reference=reference)) for m in others])
+        for reference in (REFERENCE, "aria")
+    }
+    text = [
+        f"{cell.title}. Generation error, change against `rc` in per cent, paired by seed with 95% intervals; p values",
+        "adjusted after Holm over the lines, against `rc` and against `aria`; the share of switched rows that went to",
+        "prompts of unseen groups.",
+        "",
+        "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen |",
+        "|---" * 10 + "|",
+    ]
+    for index, method in enumerate(others):
+        shares = [share for run in cell.runs if run["method"] == method and (share := to_unseen(run)) is not None]
+        row = [METHODS[method].title, str(len(cell.by_seed(method, METRIC, SPLIT)))]
+        row += [entry(cell.change(method, *key)) for key in ((SPLIT,), (SPLIT, "held_out"), ("rare",), ("seen",))]
+        row.append("" if method == "aria" else entry(cell.change(method, SPLIT, reference="aria")))
+        row += [f"{p[REFERENCE][index]:.3f}", "" if method == "aria" else f"{p['aria'][index]:.3f}"]
+        row.append(f"{np.mean(shares):.0%}" if shares else "")
+        text.append("| " + " | ".join(row) + " |")
+    return "\n".join(text) + "\n"
+
+
+def draw(cell: Cell, path: Path) -> None:
+    """Every method a line, the best on unseen prompts first."""
+    from .figures import colour, dot, name_of, plt, sides
+
+    changes = {m: value.mean for m in cell.methods if m != REFERENCE and (value := cell.change(m, SPLIT))}
+    order = sorted(changes, key=changes.__getitem__)
+    with plt.rc_context(STYLE):
+        figure, axes = sides(1.3 + 0.3 * len(order))
+        for axis, split in axes:
+            for y, method in enumerate(order):
+                if value := cell.change(method, split):
+                    dot(axis, value, y, colour(method))
+        names = [f"{name_of(method)} ({len(cell.by_seed(method, METRIC, SPLIT))})" for method in order]
+        axes[0][0].set_yticks(range(len(order)), names)
+        axes[0][0].set_ylim(len(order) - 0.5, -0.5)
+        figure.suptitle(f"{cell.title}; in brackets the number of seeds", x=0.01, ha="left", fontsize=10)
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_frontier(cell: Cell, path: Path) -> None:
+    """What prompts with images pay for those without."""
+    from .figures import colour, name_of, plt
+
+    def at(method: str) -> tuple[float, float] | None:
+        x, y = (cell.change(method, split) for split in ("seen", SPLIT))
+        return (x.mean, y.mean) if x and y else None
+
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8.5, 5.2))
+        for methods in FRONTIER.values():
+            line = [found for method in methods if (found := at(method))]
+            axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
+        for method in {"none", "oracle", *(m for methods in FRONTIER.values() for m in methods)} & set(cell.methods):
+            if found := at(method):
+                axis.scatter(*found, s=60, color=colour(method), zorder=3)
+                axis.annotate(name_of(method), found, (7, 4), textcoords="offset points", fontsize=8.5)
+        axis.margins(0.14)
+        axis.set(xlabel="error on prompts with images (seen), change against RC in %")
+        axis.set_ylabel("error on prompts without (unseen), change against RC in %")
+        axis.set_title(f"Left and below is better ({cell.title})", fontsize=10)
+        axis.grid(color="#e6e6e6")
+        axis.set_axisbelow(True)
+        figure.savefig(path)
+        plt.close(figure)
