@@ -334,7 +334,7 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--methods",
         "none,rc,aria",
         "--seeds",
-        "0,1",
+        "0",
         "--jobs",
         "1",
         "--out",
@@ -342,21 +342,21 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     main(command)
     runs = json.loads((tmp_path / "results.json").read_text())
-    assert [(run["method"], run["seed"]) for run in runs] == [(m, s) for m in ("none", "rc", "aria") for s in (0, 1)]
+    assert [(run["method"], run["seed"]) for run in runs] == [(method, 0) for method in ("none", "rc", "aria")]
     for run in runs:
         values = [run["metrics"][s][c][m] for s in SPLITS for c in CONDITIONS for m in evaluate.METRICS]
         assert np.isfinite(values).all()
         assert min(values) > 0
     assert {run["switched_rows"] for run in runs if run["method"] == "none"} == {0}
     switched = {(run["seed"], run["switched_rows"]) for run in runs if run["method"] != "none"}
-    assert len(switched) == 2  # the same rows switch under every method
+    assert len(switched) == 1  # the same rows switch under every method
     (folder,) = (tmp_path / "figures").iterdir()
     assert {path.name for path in folder.iterdir()} == {"emoji.png", "regions.png", "curves.png", "headline.png"}
     assert str(folder / "headline.png") in capsys.readouterr().out
     before = (tmp_path / "results.json").read_text()
     plan = [distillation.RunSettings(**_settings(run)) for run in runs]
     study.run_study({tmp_path: plan}, tmp_path / "cache", jobs=1)
-    assert "6 of them finished before" in capsys.readouterr().out
+    assert "3 of them finished before" in capsys.readouterr().out
     assert study.as_json(study.gather(tmp_path)) == before
 
 

@@ -333,6 +333,7 @@ def test_present_rows_shift_the_draw_elsewhere():
     np.testing.assert_allclose(draw.probabilities, np.array([0.1, 0.9])[draw.regions], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_thousands_of_rounds_without_a_draw_leave_everything_finite():
     """The draw size fades while rows keep coming: the ratio s grows without bound, p must not become NaN."""
     pool = aria.Partition.from_labels([0] * 50 + [1] * 50)
