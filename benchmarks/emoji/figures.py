@@ -123,7 +123,7 @@ def draw_regions(cell: Cell, path: Path) -> None:
     """(b) Allocation and discrepancy by region over time, regions sorted by their share of unseen prompts."""
     chosen = [name for name in (REFERENCE, "aria") if name in cell.methods] or list(cell.methods)
     runs = [min((r for r in cell.runs if r["method"] == m), key=lambda r: r["seed"]) for m in chosen]
-    runs = [run for run in runs if run["regions"]]
+    runs = [run for run in runs if run["regions"] and "probability" in run["regions"]]
     if not runs:
         return
     probability = [np.array(run["regions"]["probability"], float).T for run in runs]

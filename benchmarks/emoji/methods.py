@@ -48,6 +48,8 @@ class Method:
         return " ".join(f"{k}={v!r}" for k, v in sorted(vars(self).items()) if v != getattr(default, k))
 
 
+_NEVER = 10**9  # a gap that no run reaches: no visit is forced
+_PEER: dict[str, Any] = {"target": "uniform", "max_gap": _NEVER, "partition": "subgroups"}
 _ARIA = Method("ARIA", aria.Proportional(), paired=True, present_weight=10.0)
 _UNIFORM = Method("uniform over regions", aria.UniformPolicy(), target="uniform")
 _FILL = aria.Proportional(exponent=0.0)  # the discrepancy plays no part: what the target and paired rows make of it
@@ -71,23 +73,23 @@ METHODS: dict[str, Method] = {
     "uniform": _UNIFORM,
     "aria": _ARIA,
     # how much images count, and the target: what was tuned
-    **{f"aria_w{n}": _aria(f"an image for {n} draws", present_weight=float(n)) for n in (1, 3, 100)},
-    "aria_w100_floor5": _aria("an image for 100 draws, floor 0.05", present_weight=100.0, floor=0.05),
-    "aria_w100_floor5_gap": _aria("the same, no forced visits", present_weight=100.0, floor=0.05, max_gap=10**9),
+    **{f"aria_w{n}": _aria(f"present_weight={n}", present_weight=float(n)) for n in (1, 3, 100)},
+    "aria_w100_floor5": _aria("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
+    "aria_w100_floor5_gap": _aria(
+        "present_weight=100, floor 0.05, no forced visits", present_weight=100.0, floor=0.05, max_gap=_NEVER
+    ),
     "aria_noisy": _aria("images count where noisy", paired="noisy"),
     "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
     "aria_tau5": _aria("target size**0.5", target=0.5),
     "aria_uniform": _aria("target uniform", target="uniform"),
     **{
-        f"aria_uniform_w{n}": _aria(
-            f"target uniform, an image for {n} draws", target="uniform", present_weight=float(n)
-        )
+        f"aria_uniform_w{n}": _aria(f"target uniform, present_weight={n}", target="uniform", present_weight=float(n))
         for n in (1, 3, 100)
     },
     # policy and estimator
     "aria_fill": _aria("no discrepancy", policy=_FILL),
     "fill_uniform_w1": _aria(
-        "target uniform, no discrepancy, an image for a draw", policy=_FILL, target="uniform", present_weight=1.0
+        "target uniform, present_weight=1, no discrepancy", policy=_FILL, target="uniform", present_weight=1.0
     ),
     "aria_squared": _aria("D squared", policy=aria.Proportional(2.0)),
     "aria_floor5": _aria("floor 0.05", floor=0.05),
@@ -105,14 +107,15 @@ METHODS: dict[str, Method] = {
     **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
     **_on("random", "regions at random", partition="random"),
     **{f"aria_lag{n}": _aria(f"lag {n}", lag=n) for n in (8, 64)},
-    # peers
-    "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0),
+    # peers, and shares that nothing changes
+    "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0, max_gap=_NEVER),
     "reducible": Method("reducible, regions alike", aria.Reducible(), target="uniform"),
     "minimax": Method("minimax, regions alike", aria.Minimax(), target="uniform"),
+    # on the 99 subgroups: with 512 regions they would not have begun to adapt before the last steps
     "second_moment": Method(
-        "second-moment resampler", SecondMoment(), target="uniform", floor=0.001, estimator=LastLosses()
+        "second-moment resampler, Unicode's 99 subgroups", SecondMoment(), floor=0.001, estimator=LastLosses(), **_PEER
     ),
-    "odm": Method("Online Data Mixing", OnlineMixing(), target="uniform", floor=1e-9, estimator=LATEST),
+    "odm": Method("Online Data Mixing, Unicode's 99 subgroups", OnlineMixing(), floor=1e-9, estimator=LATEST, **_PEER),
     "oracle": Method(
         "oracle: told which prompts have no images", _FILL, target=(0.03, 0.97), floor=1.0, partition="unseen"
     ),

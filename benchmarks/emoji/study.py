@@ -175,11 +175,12 @@ def gather(out: Path) -> list[dict[str, Any]]:
 
 
 def as_json(runs: Sequence[dict[str, Any]]) -> str:
-    """A list of runs, a line each; what regions were given and believed over time of the first seed's alone."""
-    first = min((run["seed"] for run in runs), default=0)
+    """A list of runs, a line each; what regions were given and believed over time where the figures show it."""
+    first, methods = min((run["seed"] for run in runs), default=0), {run["method"] for run in runs}
+    traced = methods & {"rc", "aria"} or methods
     kept: list[dict[str, Any]] = []
     for run in runs:
-        if run["regions"] and run["seed"] != first:
+        if run["regions"] and (run["seed"] != first or run["method"] not in traced):
             shown = {key: run["regions"][key] for key in ("sizes", "unseen_share", "draws")}
             run = {**run, "regions": shown}
         kept.append(run)
