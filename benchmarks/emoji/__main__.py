@@ -140,6 +140,7 @@ def _study(args: argparse.Namespace) -> None:
         largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
         write_atomically(args.out / f"{name}_methods.md", compare.markdown(largest))
         compare.draw(largest, args.out / f"{name}.png")
+        compare.draw_shares(largest, args.out / f"{name}_shares.png")
         if name == "base":
             compare.draw_frontier(largest, args.out / name / "frontier.png")
             (args.out / name).mkdir(exist_ok=True)
@@ -147,7 +148,7 @@ def _study(args: argparse.Namespace) -> None:
                 shutil.copy(picture, args.out / name)
     print(summary.write(args.out))
     if args.docs:
-        for found in ("base/headline.png", "tuning.png", "cells.png"):
+        for found in ("base/headline.png", "base.png", "tuning.png", "tuning_shares.png", "cells.png"):
             if (args.out / found).exists():
                 shutil.copy(args.out / found, DOCS)
 

@@ -57,7 +57,52 @@ def markdown(cell: Cell) -> str:
         row += [f"{p[REFERENCE][index]:.3f}", "" if method == "aria" else f"{p['aria'][index]:.3f}"]
         row.append(f"{np.mean(shares):.0%}" if shares else "")
         text.append("| " + " | ".join(row) + " |")
+    text += _why(cell)
     return "\n".join(text) + "\n"
+
+
+def _why(cell: Cell) -> list[str]:
+    """What the runs say about shares and discrepancy, in words."""
+    slope, seen, most = elasticity(cell), elasticity(cell, "seen"), tilt(cell)
+    if slope is None or seen is None:
+        return []
+    text = [
+        "",
+        f"Over all runs the error of unseen prompts goes as the power {slope:.3f} of the share of draws they get:",
+        f"twice the share takes {1 - 2**slope:.1%} off it. That of seen prompts goes as its power {seen:+.3f}.",
+    ]
+    if most is not None:
+        text.append(f"With that power, dividing the draws by the discrepancy can take off {most:.1%} more at most.")
+    return text
+
+
+def elasticity(cell: Cell, split: str = SPLIT) -> float | None:
+    """The slope of log error over log share of rows that went to unseen prompts, least squares over the runs.
+
+    None unless two shares differ.
+    """
+    runs = [(share, run["metrics"][split]["pool"][METRIC]) for run in cell.runs if (share := to_unseen(run))]
+    if len({share for share, _ in runs}) < 2:
+        return None
+    x, y = np.log(np.array(runs, float)).T
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def tilt(cell: Cell) -> float | None:
+    """The most that knowing D could take off the error of unseen prompts, at the effort they have; None if unknown.
+
+    If a region's error is A n**-b, the effort n that is best in sum is proportional to A**(1 / (1 + b)), and its error
+    is (mean A**(1 / (1 + b)))**(1 + b) where that of equal effort is mean A (theory page, "Allocation"). Here b is the
+    slope of `elasticity`, and A the last estimates of mostly unseen regions under RC, whose noise adds to the spread.
+    """
+    runs = [run for run in cell.runs if run["method"] == REFERENCE and "discrepancy" in (run["regions"] or {})]
+    slope = elasticity(cell)
+    if not runs or slope is None:
+        return None
+    regions, power = runs[0]["regions"], 1 / (1 - slope)
+    unseen = np.array(regions["unseen_share"]) > 0.5
+    weight, a = np.array(regions["sizes"])[unseen], np.array(regions["discrepancy"][-1], float)[unseen]
+    return float(1 - np.average(a**power, weights=weight) ** (1 / power) / np.average(a, weights=weight))
 
 
 def draw(cell: Cell, path: Path) -> None:
@@ -76,6 +121,44 @@ def draw(cell: Cell, path: Path) -> None:
         axes[0][0].set_yticks(range(len(order)), names)
         axes[0][0].set_ylim(len(order) - 0.5, -0.5)
         figure.suptitle(f"{cell.title}; in brackets the number of seeds", x=0.01, ha="left", fontsize=10)
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_shares(cell: Cell, path: Path) -> None:
+    """Every method a dot: the error by the share of switched rows that went to prompts without images."""
+    from .figures import COLOURS, colour, name_of, plt
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
+        for axis, split in zip(axes, (SPLIT, "seen"), strict=True):
+            for method in cell.methods:
+                shares = [share for run in cell.runs if run["method"] == method and (share := to_unseen(run))]
+                change = cell.change(method, split)
+                if not shares or change is None:
+                    continue
+                main = method in COLOURS
+                at = float(np.mean(shares)), change.mean
+                axis.scatter(*at, s=70 if main else 22, color=colour(method), alpha=1 if main else 0.7, zorder=3)
+                if main:
+                    axis.annotate(name_of(method), at, (7, 5), textcoords="offset points", fontsize=9)
+            axis.set_xscale("log")
+            ticks = (0.05, 0.1, 0.2, 0.5, 1.0)
+            axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
+            axis.minorticks_off()
+            axis.set(xlabel="of the switched rows, to prompts without images")
+            axis.set_title(f"prompts {'without' if split == SPLIT else 'with'} images ({split})")
+            axis.grid(color="#e6e6e6")
+            axis.set_axisbelow(True)
+        axes[0].set_ylabel("picture error against RC in %")
+        slope, title = elasticity(cell), f"{cell.title}; small dots: everything else that was tried"
+        if slope is not None:
+            title = (
+                f"Twice the share of draws for prompts without images takes {1 - 2**slope:.0%} off their error, "
+                f"however it comes about\n{title}"
+            )
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         figure.tight_layout()
         figure.savefig(path)
         plt.close(figure)

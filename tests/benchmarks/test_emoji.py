@@ -417,7 +417,8 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
 
 def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
     def run(method: str, seed: int, value: float, draws: list[int]) -> dict[str, Any]:
-        return {**_run(method, seed, value), "regions": {"draws": draws, "unseen_share": [0.0, 1.0]}}
+        regions = {"draws": draws, "unseen_share": [0.0, 1.0]}
+        return {**_run(method, seed, value), "regions": regions}
 
     runs = [run("rc", seed, 1.0 + seed, [9, 1]) for seed in range(3)]
     runs += [run("aria", seed, 0.8 + seed, [3, 1]) for seed in range(2)]
@@ -428,10 +429,36 @@ def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -
     assert "| ARIA | 2 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 |  |" in "\n".join(lines)
     (minimax,) = (line for line in lines if line.startswith("| minimax"))
     assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 | 1.000 | 1.000 | 50% |")
-    for draw in (compare.draw, compare.draw_frontier):
+    # a tenth of the draws: 1, 2, 3; a quarter: 0.8, 1.8; a half: 1.6
+    x, y = np.log([0.1, 0.1, 0.1, 0.25, 0.25, 0.5]), np.log([1, 2, 3, 0.8, 1.8, 1.6])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    assert compare.elasticity(cell) == pytest.approx(slope)
+    for draw in (compare.draw, compare.draw_shares, compare.draw_frontier):
         draw(cell, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 1000
         (tmp_path / "figure.png").unlink()
+
+
+def test_what_a_tilt_could_gain_is_that_of_the_best_effort() -> None:
+    """Errors a / n**b of regions, all effort 1: the closed form against a search over the effort of one of two."""
+
+    def run(method: str, value: float, draws: list[int], **more: Any) -> dict[str, Any]:
+        regions = {"draws": draws, "unseen_share": [0.0, 1.0, 1.0], "sizes": [9, 1, 1], **more}
+        return {**_run(method, 0, value), "regions": regions}
+
+    a = (1.0, 3.0)
+    (cell,) = stats.cells(
+        [run("rc", 1.0, [8, 1, 1], discrepancy=[[5.0, 5.0, 5.0], [7.0, *a]]), run("aria", 0.5, [2, 4, 4])]
+    ).values()
+    slope = np.log(0.5) / np.log(4)
+    assert compare.elasticity(cell) == pytest.approx(slope)
+    first = np.linspace(0.01, 1.99, 100_000)
+    best = (a[0] * first**slope + a[1] * (2 - first) ** slope).min()
+    assert compare.tilt(cell) == pytest.approx(1 - best / sum(a), abs=1e-6)
+    (lonely,) = stats.cells([run("rc", 1.0, [8, 1, 1])]).values()
+    assert compare.elasticity(lonely) is None
+    assert compare.tilt(lonely) is None
+    assert "| method |" in compare.markdown(lonely)
 
 
 def test_variants_of_aria_change_what_their_name_says() -> None:
