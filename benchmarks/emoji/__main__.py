@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
     study = commands.add_parser("study", help="the cells of the study: one factor at a time from a base cell")
-    study.add_argument("--cells", default="base", help=f"all, or of tuning, {', '.join(CELLS)}")
+    study.add_argument("--cells", default="base", help=f"all, or of {', '.join((*TUNING, *CELLS))}")
     study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"all, or of {', '.join(METHODS)}")
     study.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     study.add_argument("--docs", action="store_true", help="also copy the figures to docs/_static")
@@ -123,9 +123,9 @@ def _study(args: argparse.Namespace) -> None:
     """Carries out the runs of some cells, one folder and one file a cell, and sums up all that is there."""
     methods = _known("--methods", args.methods, METHODS)
     plans: dict[str, list[RunSettings]] = {}
-    for name in _known("--cells", args.cells, ("tuning", *CELLS)):
-        settings = {**BASE, **(TUNING if name == "tuning" else CELLS[name][1])}
-        settings["unseen"] = scenario(Emoji.load(), settings["unseen"]).unseen
+    for name in _known("--cells", args.cells, (*TUNING, *CELLS)):
+        settings = TUNING[name] if name in TUNING else {**BASE, **CELLS[name][1]}
+        settings = {**settings, "unseen": scenario(Emoji.load(), settings["unseen"]).unseen}
         if args.smoke:
             settings = _smoke(settings)
         plans[name] = [

@@ -1,8 +1,8 @@
 """The cells of the study: one factor at a time from a base cell. `python -m benchmarks.emoji study --cells ...`.
 
 A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. Regions and
-lag belong to a method. The tuning cell is the only one on which anything may be chosen; it shares neither groups nor
-seeds with the others.
+lag belong to a method. The tuning cells are the only ones on which anything may be chosen; they share neither groups
+nor seeds with the others.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By name: a title, and what differs from `BASE`."""
 
-TUNING: dict[str, Any] = {**BASE, "unseen": "Animals & Nature, Food & Drink"}
+TUNING: dict[str, dict[str, Any]] = {
+    name: {**BASE, "unseen": "Animals & Nature, Food & Drink", **changes}
+    for name, changes in (("tuning", {}), ("tuning_diluted", {"pool": "diluted"}))
+}
+"""Whole settings of the cells on which settings are chosen."""
+
 MAIN_METHODS = ("none", "rc", "uniform", "aria", "oracle")
 SEEDS = (10, 11, 12, 13, 14)

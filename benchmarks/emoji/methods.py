@@ -6,9 +6,11 @@ Apart from `distill.py` so that the loop can be seen to be one and the same for 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 import aria_sampling as aria
 from benchmarks.mixing.methods import LATEST, OnlineMixing
@@ -40,6 +42,7 @@ class Method:
     partition: str | None = None  # other regions than the cell's
     n_regions: int | None = None  # as many, where that is free
     lag: int | None = None  # another lag than the cell's
+    near: int = 1  # a row that keeps its own caption counts for as many regions, its own and the nearest
 
     @property
     def key(self) -> str:
@@ -78,6 +81,7 @@ METHODS: dict[str, Method] = {
     "aria_w100_floor5_gap": _aria(
         "present_weight=100, floor 0.05, no forced visits", present_weight=100.0, floor=0.05, max_gap=_NEVER
     ),
+    "aria_near8": _aria("images count for the 8 nearest regions", near=8),
     "aria_noisy": _aria("images count where noisy", paired="noisy"),
     "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
     "aria_tau5": _aria("target size**0.5", target=0.5),
@@ -100,6 +104,12 @@ METHODS: dict[str, Method] = {
     # other signals
     "aria_direction": _aria("error of the direction", signal="direction"),
     "aria_of_start": _aria("loss over the start's", signal="of_start"),
+    **{
+        f"aria_of_start{n}": _aria(
+            f"(loss over the start's)**{n}", signal="of_start", policy=aria.Proportional(float(n))
+        )
+        for n in (2, 4)
+    },
     "aria_of_effect": _aria("loss over the teacher's effect", signal="of_effect"),
     "aria_truth": _aria("true discrepancies", signal="truth", estimator=LATEST),
     # regions and lag
@@ -146,11 +156,29 @@ def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
     return np.bincount(partition.labels, weights=unseen, minlength=partition.n_regions) / partition.sizes
 
 
+class NearAllocator(aria.Allocator):
+    """An allocator for which the rows of a region that train anyway count for the regions nearest to it, too."""
+
+    def __init__(self, partition: aria.Partition, near: int, **settings: Any) -> None:
+        super().__init__(partition, **settings)
+        assert partition.centers is not None
+        self.nearest = np.argsort(cdist(partition.centers, partition.centers), axis=1, kind="stable")[:, :near]
+
+    def draw(self, n: int, *, present: Any = None) -> aria.Draw:
+        """See `aria.Allocator.draw`."""
+        return super().draw(n, present=None if present is None else self.nearest[present].ravel())
+
+    def skip(self, *, present: Any = None) -> aria.Draw:
+        """See `aria.Allocator.skip`."""
+        return super().skip(present=None if present is None else self.nearest[present].ravel())
+
+
 def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float, lag: int = 0) -> Any:
     """The method's `aria.RandomConditioning`, or None for no switching. `lag` is the cell's."""
     if method.policy is None:
         return None
-    allocator = aria.Allocator(
+    make = aria.Allocator if method.near == 1 else partial(NearAllocator, near=method.near)
+    allocator = make(
         partition,
         estimator=method.estimator,
         policy=method.policy,

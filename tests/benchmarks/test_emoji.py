@@ -387,7 +387,7 @@ def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
 
 
 def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) -> None:
-    tuned = scenario(world, TUNING["unseen"]).unseen
+    (tuned,) = {scenario(world, settings["unseen"]).unseen for settings in TUNING.values()}
     for title, changes in CELLS.values():
         assert title
         assert set(changes) <= {field.name for field in dataclasses.fields(distillation.RunSettings)}
@@ -471,7 +471,7 @@ def test_variants_of_aria_change_what_their_name_says() -> None:
 
 
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="nowhere not known; there are tuning, base"):
+    with pytest.raises(SystemExit, match="nowhere not known; there are tuning, tuning_diluted, base"):
         main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="--methods: nothing not known; there are none, rc"):
         main(["study", "--methods", "nothing", "--out", str(tmp_path)])
