@@ -140,10 +140,11 @@ def _study(args: argparse.Namespace) -> None:
         largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
         write_atomically(args.out / f"{name}_methods.md", compare.markdown(largest))
         compare.draw(largest, args.out / f"{name}.png")
-        compare.draw_shares(largest, args.out / f"{name}_shares.png")
+        if name in ("base", "tuning"):
+            compare.draw_shares(largest, args.out / f"{name}_shares.png")
         if name == "base":
-            compare.draw_frontier(largest, args.out / name / "frontier.png")
             (args.out / name).mkdir(exist_ok=True)
+            compare.draw_frontier(largest, args.out / name / "frontier.png")
             for picture in pictures:
                 shutil.copy(picture, args.out / name)
     print(summary.write(args.out))
