@@ -5,9 +5,7 @@ Apart from `summary.py`, which has a line a cell. Only seeds that both sides of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from benchmarks.plotting import STYLE
 from benchmarks.statistics import holm, p_value
 
 from .methods import METHODS
-from .stats import REFERENCE, Cell
+from .stats import REFERENCE, Cell, to_unseen
 from .summary import METRIC, SPLIT, entry
 
 FRONTIER = {
@@ -23,15 +21,6 @@ FRONTIER = {
     "ARIA, target from the pool's to uniform": ("aria", "aria_tau5", "aria_uniform"),
 }
 """Lines of the second figure: from the pool's shares to equal ones."""
-
-
-def to_unseen(run: Mapping[str, Any]) -> float | None:
-    """The share of the switched rows that went to prompts of groups without images, as regions have them."""
-    regions = run["regions"]
-    if not regions:
-        return None
-    draws = np.array(regions["draws"], float)
-    return float(draws @ np.array(regions["unseen_share"]) / draws.sum())
 
 
 def markdown(cell: Cell) -> str:
@@ -50,12 +39,12 @@ def markdown(cell: Cell) -> str:
         "|---" * 10 + "|",
     ]
     for index, method in enumerate(others):
-        shares = [share for run in cell.runs if run["method"] == method and (share := to_unseen(run)) is not None]
+        share = cell.to_unseen(method)
         row = [METHODS[method].title, str(len(cell.by_seed(method, METRIC, SPLIT)))]
         row += [entry(cell.change(method, *key)) for key in ((SPLIT,), (SPLIT, "held_out"), ("rare",), ("seen",))]
         row.append("" if method == "aria" else entry(cell.change(method, SPLIT, reference="aria")))
         row += [f"{p[REFERENCE][index]:.3f}", "" if method == "aria" else f"{p['aria'][index]:.3f}"]
-        row.append(f"{np.mean(shares):.0%}" if shares else "")
+        row.append("" if share is None else f"{share:.0%}")
         text.append("| " + " | ".join(row) + " |")
     text += _why(cell)
     return "\n".join(text) + "\n"
@@ -134,12 +123,10 @@ def draw_shares(cell: Cell, path: Path) -> None:
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
         for axis, split in zip(axes, (SPLIT, "seen"), strict=True):
             for method in cell.methods:
-                shares = [share for run in cell.runs if run["method"] == method and (share := to_unseen(run))]
-                change = cell.change(method, split)
-                if not shares or change is None:
+                share, change = cell.to_unseen(method), cell.change(method, split)
+                if share is None or change is None:
                     continue
-                main = method in COLOURS
-                at = float(np.mean(shares)), change.mean
+                main, at = method in COLOURS, (share, change.mean)
                 axis.scatter(*at, s=70 if main else 22, color=colour(method), alpha=1 if main else 0.7, zorder=3)
                 if main:
                     axis.annotate(name_of(method), at, (7, 5), textcoords="offset points", fontsize=9)

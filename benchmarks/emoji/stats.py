@@ -29,6 +29,15 @@ _ABOUT = {
 }
 
 
+def to_unseen(run: Mapping[str, Any]) -> float | None:
+    """The share of a run's switched rows that went to prompts of unseen groups, as regions have them; None: no rows."""
+    regions = run["regions"]
+    if not regions:
+        return None
+    draws = np.array(regions["draws"], float)
+    return float(draws @ np.array(regions["unseen_share"]) / draws.sum())
+
+
 @dataclass(frozen=True)
 class Cell:
     """The runs that may be compared: alike in all but method and seed."""
@@ -59,6 +68,11 @@ class Cell:
             for run in sorted(self.runs, key=lambda run: run["seed"])
             if run["method"] == method
         }
+
+    def to_unseen(self, method: str) -> float | None:
+        """Mean of `to_unseen` over the runs of a method; None if it has none or does not switch."""
+        shares = [share for run in self.runs if run["method"] == method and (share := to_unseen(run)) is not None]
+        return float(np.mean(shares)) if shares else None
 
     def differences(
         self, method: str, metric: str, split: str, condition: str = "pool", reference: str = REFERENCE

@@ -91,11 +91,13 @@ def markdown(found: Sequence[Line]) -> str:
     text = [
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals; then ARIA's",
         "difference from uniform; p values adjusted after Holm over the lines of this table; the part of the oracle's",
-        "gain that ARIA has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; and",
-        "what seen prompts pay.",
+        "gain that ARIA has; the share of the steps after which its discrepancy on unseen prompts is at RC's last;",
+        "what seen prompts pay; and the share of switched rows that went to unseen prompts under RC, uniform and ARIA.",
         "",
-        "| cell | seeds | " + " | ".join(SHOWN) + " | ARIA − uniform | p, RC | p, uniform | of oracle | steps | seen |",
-        "|---" * (len(SHOWN) + 8) + "|",
+        "| cell | seeds | "
+        + " | ".join(SHOWN)
+        + " | ARIA − uniform | p, RC | p, uniform | of oracle | steps | seen | to unseen |",
+        "|---" * (len(SHOWN) + 9) + "|",
     ]
     for index, line in enumerate(found):
         share, steps = line.share_of_oracle(), line.steps("aria")
@@ -104,6 +106,8 @@ def markdown(found: Sequence[Line]) -> str:
         row += [f"{adjusted[pair][index]:.3f}" for pair in _TESTED]
         row += ["" if share is None else f"{share:.0%}", "" if steps is None else f"{steps:.2f}"]
         row.append(entry(line.cell.change("aria", "seen")))
+        shares = [line.cell.to_unseen(method) for method in (REFERENCE, "uniform", "aria")]
+        row.append(" → ".join("?" if share is None else f"{share:.0%}" for share in shares))
         text.append("| " + " | ".join(row) + " |")
     return "\n".join(text) + "\n"
 
