@@ -56,3 +56,16 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(values)
     adjusted[order] = steps
     return adjusted.tolist()
+
+
+def adjusted(differences: Sequence[Sequence[float]]) -> list[float | None]:
+    """`p_value` of each, adjusted by `holm` over those that can be tested; None of fewer than two values.
+
+    >>> adjusted([[1.0], [1.0, 2.0, 3.0]])[0] is None
+    True
+    """
+    tested = [index for index, values in enumerate(differences) if len(values) > 1]
+    found: list[float | None] = [None] * len(differences)
+    for index, p in zip(tested, holm([p_value(differences[index]) for index in tested]), strict=True):
+        found[index] = p
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.plotting import STYLE
-from benchmarks.statistics import holm, p_value
+from benchmarks.statistics import adjusted
 
 from .methods import METHODS
 from .stats import REFERENCE, Cell, to_unseen
@@ -27,13 +27,17 @@ def markdown(cell: Cell) -> str:
     """The table of a cell."""
     others = [method for method in cell.methods if method != REFERENCE]
     p = {
-        reference: holm([p_value(cell.differences(m, METRIC, SPLIT, reference=reference)) for m in others])
+        reference: adjusted(
+            [[] if m == reference else cell.differences(m, METRIC, SPLIT, reference=reference) for m in others]
+        )
         for reference in (REFERENCE, "aria")
     }
     text = [
-        f"{cell.title}. Generation error, change against `rc` in per cent, paired by seed with 95% intervals; p values",
-        "adjusted after Holm over the lines, against `rc` and against `aria`; the share of switched rows that went to",
-        "prompts of unseen groups.",
+        f"{cell.title}.",
+        "",
+        "Generation error, change against `rc` in per cent, paired by seed with 95% intervals; p values adjusted after",
+        "Holm over the lines of two seeds or more, against `rc` and against `aria`; the share of switched rows that went",
+        "to prompts of unseen groups.",
         "",
         "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen |",
         "|---" * 10 + "|",
@@ -43,7 +47,7 @@ def markdown(cell: Cell) -> str:
         row = [METHODS[method].title, str(len(cell.by_seed(method, METRIC, SPLIT)))]
         row += [entry(cell.change(method, *key)) for key in ((SPLIT,), (SPLIT, "held_out"), ("rare",), ("seen",))]
         row.append("" if method == "aria" else entry(cell.change(method, SPLIT, reference="aria")))
-        row += [f"{p[REFERENCE][index]:.3f}", "" if method == "aria" else f"{p['aria'][index]:.3f}"]
+        row += ["" if (value := p[reference][index]) is None else f"{value:.3f}" for reference in (REFERENCE, "aria")]
         row.append("" if share is None else f"{share:.0%}")
         text.append("| " + " | ".join(row) + " |")
     text += _why(cell)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.plotting import STYLE
-from benchmarks.statistics import Interval, holm, p_value
+from benchmarks.statistics import Interval, adjusted
 
 from .cells import CELLS
 from .stats import REFERENCE, Cell, cells
@@ -84,15 +84,15 @@ def entry(value: Interval | None) -> str:
 
 def markdown(found: Sequence[Line]) -> str:
     """The table over all cells."""
-    adjusted = {
-        pair: holm([p_value(line.cell.differences(pair[0], METRIC, SPLIT, reference=pair[1])) for line in found])
+    p = {
+        pair: adjusted([line.cell.differences(pair[0], METRIC, SPLIT, reference=pair[1]) for line in found])
         for pair in _TESTED
     }
     text = [
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals; then ARIA's",
-        "difference from uniform; p values adjusted after Holm over the lines of this table; the part of the oracle's",
-        "gain that ARIA has; the share of the steps after which its discrepancy on unseen prompts is at RC's last;",
-        "what seen prompts pay; and the share of switched rows that went to unseen prompts under RC, uniform and ARIA.",
+        "difference from uniform; p values adjusted after Holm over the cells with two seeds or more; the part of the",
+        "oracle's gain that ARIA has; the share of the steps after which its discrepancy on unseen prompts is at RC's",
+        "last; what seen prompts pay; the share of switched rows that went to unseen prompts (RC, uniform, ARIA).",
         "",
         "| cell | seeds | "
         + " | ".join(SHOWN)
@@ -103,13 +103,29 @@ def markdown(found: Sequence[Line]) -> str:
         share, steps = line.share_of_oracle(), line.steps("aria")
         row = [line.title, str(line.seeds), *(entry(line.cell.change(method, SPLIT)) for method in SHOWN)]
         row.append(entry(line.cell.change("aria", SPLIT, reference="uniform")))
-        row += [f"{adjusted[pair][index]:.3f}" for pair in _TESTED]
+        row += ["" if (value := p[pair][index]) is None else f"{value:.3f}" for pair in _TESTED]
         row += ["" if share is None else f"{share:.0%}", "" if steps is None else f"{steps:.2f}"]
         row.append(entry(line.cell.change("aria", "seen")))
         shares = [line.cell.to_unseen(method) for method in (REFERENCE, "uniform", "aria")]
         row.append(" → ".join("?" if share is None else f"{share:.0%}" for share in shares))
         text.append("| " + " | ".join(row) + " |")
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *_overall(found)]) + "\n"
+
+
+def _overall(found: Sequence[Line]) -> list[str]:
+    """In how many cells ARIA's mean is below the others', and its median over the cells."""
+    text = [""]
+    for reference in (REFERENCE, "uniform"):
+        values = [change.mean for line in found if (change := line.cell.change("aria", SPLIT, reference=reference))]
+        if values:
+            text.append(
+                f"ARIA against `{reference}`: below in {sum(value < 0 for value in values)} of {len(values)} cells, "
+                f"median {np.median(values):+.1f}%, from {min(values):+.1f} to {max(values):+.1f}%."
+            )
+    shares = [share for line in found if (share := line.share_of_oracle()) is not None]
+    if shares:
+        text.append(f"Of the oracle's gain: median {np.median(shares):.0%} of {len(shares)} cells.")
+    return text
 
 
 def draw(found: Sequence[Line], path: Path) -> None:

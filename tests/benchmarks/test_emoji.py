@@ -384,6 +384,8 @@ def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
     assert statistics.holm([0.5, 0.001, 0.02]) == [0.5, 0.003, 0.04]
     assert statistics.holm([0.9, 0.9]) == [1.0, 1.0]
     assert statistics.holm([0.5, float("nan")]) == [1.0, 1.0]
+    values = [1.0, 2.0, 4.0]  # the only one that can be tested, so nothing to adjust for
+    assert statistics.adjusted([[], values, [3.0]]) == [None, pytest.approx(statistics.p_value(values)), None]
 
 
 def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) -> None:
@@ -413,6 +415,8 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
     # in per cent of rc's mean, 1.005; the oracle gains 0.25, ARIA 0.2 of it; ARIA's curve is at rc's end half-way
     assert "| 2 | +19.9 ± 0.0 | -10.0 ± 0.0 | -19.9 ± 0.0 | -24.9 ± 0.0 | -11.0 ± 0.0 |" in row
     assert row.endswith("| 80% | 0.50 | -19.9 ± 0.0 | ? → ? → ? |")
+    assert "ARIA against `rc`: below in 1 of 1 cells, median -19.9%, from -19.9 to -19.9%." in text
+    assert "Of the oracle's gain: median 80% of 1 cells." in text
 
 
 def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
@@ -428,7 +432,7 @@ def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -
     # of seeds 0 and 1, where rc's mean is 1.5, and of seed 1 alone, where it is 2
     assert "| ARIA | 2 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 |  |" in "\n".join(lines)
     (minimax,) = (line for line in lines if line.startswith("| minimax"))
-    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 | 1.000 | 1.000 | 50% |")
+    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 |  |  | 50% |")
     # a tenth of the draws: 1, 2, 3; a quarter: 0.8, 1.8; a half: 1.6
     x, y = np.log([0.1, 0.1, 0.1, 0.25, 0.25, 0.5]), np.log([1, 2, 3, 0.8, 1.8, 1.6])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
