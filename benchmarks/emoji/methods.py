@@ -115,6 +115,7 @@ METHODS: dict[str, Method] = {
     # regions and lag
     **{key: value for n in (8, 32, 96) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
     **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
+    "aria_uniform_subgroups": _aria("target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"),
     **_on("random", "regions at random", partition="random"),
     **{f"aria_lag{n}": _aria(f"lag {n}", lag=n) for n in (8, 64)},
     # peers, and shares that nothing changes
