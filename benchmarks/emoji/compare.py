@@ -66,7 +66,31 @@ def _why(cell: Cell) -> list[str]:
     ]
     if most is not None:
         text.append(f"With that power, dividing the draws by the discrepancy can take off {most:.1%} more at most.")
+    if (mixed := by_mixture(cell)) is not None:
+        share, pure, blended, seen_alone = mixed
+        text += [
+            f"Of the unseen prompts {share:.0%} are in regions with seen ones, too. Under `aria` a prompt of such a",
+            f"region is drawn {blended:.1f} times, of a region of unseen ones alone {pure:.1f} times, of seen ones alone "
+            f"{seen_alone:.1f} times.",
+        ]
     return text
+
+
+def by_mixture(cell: Cell, method: str = "aria") -> tuple[float, float, float, float] | None:
+    """The share of unseen prompts in mixed regions; draws per prompt in all-unseen, mixed and all-seen regions.
+
+    Of the first seed of `method`; None without it or where there is no region of some kind.
+    """
+    runs = sorted((run for run in cell.runs if run["method"] == method and run["regions"]), key=lambda run: run["seed"])
+    if not runs:
+        return None
+    sizes, unseen, draws = (np.array(runs[0]["regions"][key], float) for key in ("sizes", "unseen_share", "draws"))
+    kinds = unseen == 1, (unseen > 0) & (unseen < 1), unseen == 0
+    if not all(kind.any() for kind in kinds):
+        return None
+    share = float((sizes * unseen)[kinds[1]].sum() / (sizes * unseen).sum())
+    pure, mixed, seen = (float(draws[kind].sum() / sizes[kind].sum()) for kind in kinds)
+    return share, pure, mixed, seen
 
 
 def elasticity(cell: Cell, split: str = SPLIT) -> float | None:
@@ -146,8 +170,8 @@ def draw_shares(cell: Cell, path: Path) -> None:
         slope, title = elasticity(cell), f"{cell.title}; small dots: everything else that was tried"
         if slope is not None:
             title = (
-                f"Twice the share of draws for prompts without images takes {1 - 2**slope:.0%} off their error, "
-                f"however it comes about\n{title}"
+                f"Twice the share of draws for prompts without images takes about {1 - 2**slope:.0%} off their error, "
+                f"nearly whichever way it comes about\n{title}"
             )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         figure.tight_layout()

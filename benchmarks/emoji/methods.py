@@ -113,7 +113,7 @@ METHODS: dict[str, Method] = {
     "aria_of_effect": _aria("loss over the teacher's effect", signal="of_effect"),
     "aria_truth": _aria("true discrepancies", signal="truth", estimator=LATEST),
     # regions and lag
-    **{key: value for n in (8, 32, 96) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
+    **{key: value for n in (8, 32, 96, 2048) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
     **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
     "aria_uniform_subgroups": _aria("target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"),
     **_on("random", "regions at random", partition="random"),

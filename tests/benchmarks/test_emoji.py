@@ -421,7 +421,7 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
 
 def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
     def run(method: str, seed: int, value: float, draws: list[int]) -> dict[str, Any]:
-        regions = {"draws": draws, "unseen_share": [0.0, 1.0]}
+        regions = {"draws": draws, "unseen_share": [0.0, 1.0], "sizes": [9, 1]}
         return {**_run(method, seed, value), "regions": regions}
 
     runs = [run("rc", seed, 1.0 + seed, [9, 1]) for seed in range(3)]
@@ -463,6 +463,16 @@ def test_what_a_tilt_could_gain_is_that_of_the_best_effort() -> None:
     assert compare.elasticity(lonely) is None
     assert compare.tilt(lonely) is None
     assert "| method |" in compare.markdown(lonely)
+
+
+def test_draws_by_mixture() -> None:
+    regions = {"sizes": [10, 10, 5, 5], "unseen_share": [0.0, 0.3, 1.0, 1.0], "draws": [5, 20, 10, 30]}
+    (cell,) = stats.cells(
+        [{**_run("rc", 0, 1.0), "regions": None}, {**_run("aria", 0, 1.0), "regions": regions}]
+    ).values()
+    # of 13 unseen prompts 3 are in the mixed region; 40 draws of 10 prompts, 20 of 10, 5 of 10
+    assert compare.by_mixture(cell) == pytest.approx((3 / 13, 4.0, 2.0, 0.5))
+    assert compare.by_mixture(cell, "rc") is None
 
 
 def test_variants_of_aria_change_what_their_name_says() -> None:
