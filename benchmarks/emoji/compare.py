@@ -70,8 +70,8 @@ def _why(cell: Cell) -> list[str]:
         share, pure, blended, seen_alone = mixed
         text += [
             f"Of the unseen prompts {share:.0%} are in regions with seen ones, too. Under `aria` a prompt of such a",
-            f"region is drawn {blended:.1f} times, of a region of unseen ones alone {pure:.1f} times, of seen ones alone "
-            f"{seen_alone:.1f} times.",
+            f"region is drawn {blended:.1f} times, of a region of unseen ones alone {pure:.1f} times, of seen ones",
+            f"alone {seen_alone:.1f} times.",
         ]
     return text
 
