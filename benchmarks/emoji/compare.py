@@ -20,7 +20,7 @@ FRONTIER = {
     "RC, square root of the size, uniform": ("rc", "sqrt", "uniform"),
     "ARIA, target from the pool's to uniform": ("aria", "aria_tau5", "aria_uniform"),
 }
-"""Lines of the second figure: from the pool's shares to equal ones."""
+"""Lines of `draw_frontier`: from the pool's shares to equal ones."""
 
 
 def markdown(cell: Cell) -> str:
@@ -37,10 +37,12 @@ def markdown(cell: Cell) -> str:
         "",
         "Generation error, change against `rc` in per cent, paired by seed with 95% intervals; p values adjusted after",
         "Holm over the lines of two seeds or more, against `rc` and against `aria`; the share of switched rows that",
-        "went to prompts of unseen groups.",
+        "went to prompts of unseen groups; how often a prompt of a region with seen and unseen ones was drawn, and one",
+        "of a region of unseen ones alone (first seed).",
         "",
-        "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen |",
-        "|---" * 10 + "|",
+        "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen "
+        "| mixed, alone |",
+        "|---" * 11 + "|",
     ]
     for index, method in enumerate(others):
         share = cell.to_unseen(method)
@@ -49,6 +51,8 @@ def markdown(cell: Cell) -> str:
         row.append("" if method == "aria" else entry(cell.change(method, SPLIT, reference="aria")))
         row += ["" if (value := p[reference][index]) is None else f"{value:.3f}" for reference in (REFERENCE, "aria")]
         row.append("" if share is None else f"{share:.0%}")
+        mixed = by_mixture(cell, method)
+        row.append("" if mixed is None else f"{mixed[2]:.1f}, {mixed[1]:.1f}")
         text.append("| " + " | ".join(row) + " |")
     text += _why(cell)
     return "\n".join(text) + "\n"
@@ -169,10 +173,10 @@ def draw_shares(cell: Cell, path: Path) -> None:
         axes[0].set_ylabel("picture error against RC in %")
         slope, title = elasticity(cell), f"{cell.title}; small dots: everything else that was tried"
         if slope is not None:
-            title = (
-                f"Twice the share of draws for prompts without images takes about {1 - 2**slope:.0%} off their error, "
-                f"nearly whichever way it comes about\n{title}"
+            rule = (
+                f"Twice the share of draws for prompts without images goes with {1 - 2**slope:.0%} less error on them"
             )
+            title = f"{rule}\n{title}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         figure.tight_layout()
         figure.savefig(path)
@@ -192,10 +196,13 @@ def draw_frontier(cell: Cell, path: Path) -> None:
         for methods in FRONTIER.values():
             line = [found for method in methods if (found := at(method))]
             axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
-        for method in {"none", "oracle", *(m for methods in FRONTIER.values() for m in methods)} & set(cell.methods):
+        shown = {"none", "oracle"}.union(*FRONTIER.values())
+        for index, method in enumerate(method for method in cell.methods if method in shown):
             if found := at(method):
                 axis.scatter(*found, s=60, color=colour(method), zorder=3)
-                axis.annotate(name_of(method), found, (7, 4), textcoords="offset points", fontsize=8.5)
+                axis.annotate(
+                    name_of(method), found, (7, -11 if index % 2 else 4), textcoords="offset points", fontsize=8.5
+                )
         axis.margins(0.14)
         axis.set(xlabel="error on prompts with images (seen), change against RC in %")
         axis.set_ylabel("error on prompts without (unseen), change against RC in %")

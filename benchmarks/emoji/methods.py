@@ -1,6 +1,7 @@
-"""The methods compared: each is a policy over the same regions, and nothing else.
+"""The methods compared: each is a way to draw prompts, and changes nothing else in a run.
 
-Apart from `distill.py` so that the loop can be seen to be one and the same for all. A new method is one more entry.
+Most are a policy over the cell's regions; variants of ARIA and uniform change one setting: regions, lag, signal and so
+on. Apart from `distill.py` so that the loop can be seen to be one and the same for all. A new method is one more entry.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 import aria_sampling as aria
 from benchmarks.mixing.methods import LATEST, OnlineMixing
 
 from .models import TIMESTEPS
-from .peers import LastLosses, SecondMoment
+from .peers import LastLosses, NearAllocator, SecondMoment
 from .world import Scenario, stream
 
 PARTITIONS = ("kmeans", "subgroups", "random", "unseen")
@@ -30,9 +30,7 @@ class Method:
     title: str
     policy: aria.Policy | None
     target: str | float | tuple[float, ...] = "pool"
-    paired: bool | str = (
-        False  # whether rows that keep their caption count as effort; "noisy": of them those with t >= T/2
-    )
+    paired: bool | str = False  # whether rows that keep their caption count as effort; "noisy": those with t >= T/2
     signal: str = "loss"  # of `signals.SIGNALS`
     floor: float = 0.2
     max_gap: int | None = None
@@ -155,23 +153,6 @@ def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
     """float64[K]: the share of a region's prompts that belong to unseen groups; for figures only."""
     unseen = scenario.is_unseen[scenario.world.prompt_emoji[scenario.pool]]
     return np.bincount(partition.labels, weights=unseen, minlength=partition.n_regions) / partition.sizes
-
-
-class NearAllocator(aria.Allocator):
-    """An allocator for which the rows of a region that train anyway count for the regions nearest to it, too."""
-
-    def __init__(self, partition: aria.Partition, near: int, **settings: Any) -> None:
-        super().__init__(partition, **settings)
-        assert partition.centers is not None
-        self.nearest = np.argsort(cdist(partition.centers, partition.centers), axis=1, kind="stable")[:, :near]
-
-    def draw(self, n: int, *, present: Any = None) -> aria.Draw:
-        """See `aria.Allocator.draw`."""
-        return super().draw(n, present=None if present is None else self.nearest[present].ravel())
-
-    def skip(self, *, present: Any = None) -> aria.Draw:
-        """See `aria.Allocator.skip`."""
-        return super().skip(present=None if present is None else self.nearest[present].ravel())
 
 
 def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float, lag: int = 0) -> Any:

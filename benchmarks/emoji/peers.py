@@ -1,14 +1,17 @@
-"""A peer's rule in the library's terms, written from its description: guided diffusion's second-moment resampler.
+"""Parts that the library does not have: a peer's rule in its terms, and an allocator that was tried and not taken.
 
-There it draws timesteps; here regions. Apart from `methods.py` since an estimator and a policy of one's own show what
-it takes. Online Data Mixing's Exp3 is in `benchmarks/mixing/methods.py`.
+`SecondMoment` with `LastLosses` is guided diffusion's second-moment resampler, written from its description; there it
+draws timesteps, here regions. Apart from `methods.py` since it shows what parts of one's own take. Online Data Mixing's
+Exp3 is in `benchmarks/mixing/methods.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 import aria_sampling as aria
 from aria_sampling import Estimate, Feedback
@@ -65,3 +68,20 @@ class SecondMoment(aria.Policy):
     def log_phi(self, state: Arrays) -> np.ndarray:
         """The logarithm of the root mean square loss, or 0."""
         return state["log_phi"].copy()
+
+
+class NearAllocator(aria.Allocator):
+    """An allocator for which the rows of a region that train anyway count for the regions nearest to it, too."""
+
+    def __init__(self, partition: aria.Partition, near: int, **settings: Any) -> None:
+        super().__init__(partition, **settings)
+        assert partition.centers is not None
+        self.nearest = np.argsort(cdist(partition.centers, partition.centers), axis=1, kind="stable")[:, :near]
+
+    def draw(self, n: int, *, present: Any = None) -> aria.Draw:
+        """See `aria.Allocator.draw`."""
+        return super().draw(n, present=None if present is None else self.nearest[present].ravel())
+
+    def skip(self, *, present: Any = None) -> aria.Draw:
+        """See `aria.Allocator.skip`."""
+        return super().skip(present=None if present is None else self.nearest[present].ravel())

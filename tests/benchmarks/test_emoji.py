@@ -432,7 +432,7 @@ def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -
     # of seeds 0 and 1, where rc's mean is 1.5, and of seed 1 alone, where it is 2
     assert "| ARIA | 2 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 | -13.3 ± 0.0 |  |" in "\n".join(lines)
     (minimax,) = (line for line in lines if line.startswith("| minimax"))
-    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 |  |  | 50% |")
+    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 |  |  | 50% |  |")
     # a tenth of the draws: 1, 2, 3; a quarter: 0.8, 1.8; a half: 1.6
     x, y = np.log([0.1, 0.1, 0.1, 0.25, 0.25, 0.5]), np.log([1, 2, 3, 0.8, 1.8, 1.6])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
@@ -473,6 +473,7 @@ def test_draws_by_mixture() -> None:
     # of 13 unseen prompts 3 are in the mixed region; 40 draws of 10 prompts, 20 of 10, 5 of 10
     assert compare.by_mixture(cell) == pytest.approx((3 / 13, 4.0, 2.0, 0.5))
     assert compare.by_mixture(cell, "rc") is None
+    assert "| 2.0, 4.0 |" in compare.markdown(cell)
 
 
 def test_variants_of_aria_change_what_their_name_says() -> None:
