@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import aria_sampling as aria
@@ -58,6 +59,7 @@ class _Worker:
 
     def __init__(self, report: Callable[[tuple[str, int, str]], None]) -> None:
         torch.set_num_threads(1)  # more threads sum in another order: results would depend on the machine's load
+        threadpool_limits(1)  # k-means, too: two processes of two threads on two cores are twenty times slower
         self.world, self.teacher, self.data = Emoji.load(), models.load_teacher(DATA), fingerprint()
         self.report = report
 
