@@ -186,13 +186,14 @@ class ReferenceAllocator:
 
     def __init__(
         self, labels, *, estimator, exponent=1.0, baseline=None, floor=0.2, target="pool",
-        max_gap=None, max_repeat=None, seed=0, lag=0,
+        max_gap=None, max_repeat=None, present_rate=0.02, seed=0, lag=0,
     ):  # fmt: skip
         self.n_regions = max(labels) + 1
         self.members = [[i for i, k in enumerate(labels) if k == region] for region in range(self.n_regions)]
         self.sizes = [len(m) for m in self.members]
         self.estimator, self.exponent, self.baseline = estimator, exponent, baseline
         self.floor, self.max_gap, self.seed, self.lag = (1.0 if baseline else floor), max_gap, seed, lag
+        self.keep, self.add = 1 - present_rate, present_rate or 1
         target = target if baseline is None else baseline
         if target == "pool":
             raw = [float(s) for s in self.sizes]
@@ -260,8 +261,8 @@ class ReferenceAllocator:
         efforts = [(r.n, r.present) for r in self.rounds] + ([(n, present)] if n is not None else [])
         drawn, come = 0.0, [0.0] * self.n_regions
         for size, regions in efforts:
-            drawn = (1 - RATE) * drawn + RATE * size
-            come = [(1 - RATE) * c + RATE * regions.count(k) for k, c in enumerate(come)]
+            drawn = self.keep * drawn + self.add * size
+            come = [self.keep * c + self.add * regions.count(k) for k, c in enumerate(come)]
         if any(come) and drawn > 0:
             x = water_fill(x, [c / drawn for c in come])
         if self.cap is not None:

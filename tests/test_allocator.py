@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import optimize
 
 import aria_sampling as aria
 from tests.helpers import loss_of, play, same_draw, small_pool
@@ -371,6 +372,78 @@ def test_a_large_present_weight_leaves_the_draws_to_regions_without_rows():
         allocator.observe(np.arange(6), np.ones(6))
         allocator.step()
     np.testing.assert_allclose(allocator.probabilities, [0.2 / 6] * 4 + [0.4 + 0.2 / 6] * 2, atol=1e-5)
+
+
+def with_rows(rate, rounds):
+    """An allocator of a target alone after rounds of (rows drawn, regions of rows that came anyway)."""
+    allocator = make(policy=aria.Proportional(0.0), target="uniform", floor=0.1, max_gap=10**9, present_rate=rate)
+    for n, present in rounds:
+        draw = allocator.draw(n, present=present) if n else allocator.skip(present=present)
+        allocator.observe(draw.regions if n else [0], np.ones(max(n, 1)))
+        allocator.step()
+    return allocator
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=12))
+def test_present_rate_zero_forgets_nothing(rounds):
+    """Effort is rows there over rows drawn, of all rounds so far, in whatever order the rounds came."""
+    rounds = [(5, [1]), *rounds]
+    shares = with_rows(0.0, rounds).probabilities
+    drawn = sum(n for n, _ in rounds)
+    effort = np.bincount([k for _, present in rounds for k in present], minlength=6) / drawn
+    level = optimize.brentq(lambda mu: np.maximum(mu - effort, 0).sum() - 1, 0, 2 + effort.max())
+    np.testing.assert_allclose(shares, 0.9 * np.maximum(level - effort, 0) + 0.1 / 6, atol=1e-9)
+    assert np.array_equal(shares, with_rows(0.0, [rounds[0], *rounds[:0:-1]]).probabilities)
+
+
+def test_present_rate_one_knows_the_last_round_alone():
+    """Its own size and rows; what came before is forgotten, and after a round without rows nothing is known."""
+    for last in ([0, 0, 3], [5], [], None):
+        one = with_rows(1.0, [(7, [1, 1, 2]), (4, [2]), (6, last)])
+        np.testing.assert_allclose(one.probabilities, with_rows(0.3, [(6, last)]).probabilities, rtol=1e-12)
+
+
+def test_a_region_that_comes_rarely_is_seen_only_by_a_long_memory():
+    """A row in 200 rounds: at the default rate the region is soon as if it had none, at rate 0 it never is."""
+    rounds = [(4, [0])] + [(4, [1])] * 199
+    short, long = (with_rows(rate, rounds).probabilities for rate in (0.02, 0.0))
+    assert short[2] - short[0] < 0.001 * short[2]
+    assert long[2] - long[0] == pytest.approx(0.9 / (4 * 200))
+
+
+def test_states_do_not_cross_present_rates_and_those_of_older_schemas_have_the_default():
+    newer = make().state_dict()
+    config = {name: value for name, value in newer["config"].items() if name != "present_rate"}
+    for state in (
+        newer,
+        {**newer, "config": config, "schema": 2},
+        {**newer, "config": config, "schema": 1, "log_phi": []},
+    ):
+        with pytest.raises(aria.StateError, match=r"present_rate: 0\.02 there, 0\.0 here"):
+            make(present_rate=0).load_state_dict(state)
+        one = make(present_rate=0.02)
+        one.load_state_dict(state)
+        assert one.state_dict() == newer
+
+
+def test_a_state_keeps_its_present_rate():
+    """What goes on from a state is what went on without: the sums of rate 0, and the averages of others."""
+    for rate in (0.0, 0.5):
+        one, rounds = with_rows(rate, [(5, [1, 2]), (3, [2])]), [(4, [0, 5]), (0, [3])]
+        two = make(policy=aria.Proportional(0.0), target="uniform", floor=0.1, max_gap=10**9, present_rate=rate)
+        two.load_state_dict(one.state_dict())
+        for n, present in rounds:
+            for each in (one, two):
+                each.draw(n, present=present) if n else each.skip(present=present)
+                each.step()
+        assert one.digest() == two.digest()
+        assert np.array_equal(one.probabilities, with_rows(rate, [(5, [1, 2]), (3, [2]), *rounds]).probabilities)
+
+
+@pytest.mark.parametrize("rate", [-0.01, 1.01, math.nan, math.inf, "0", None])
+def test_a_present_rate_is_between_zero_and_one(rate):
+    with pytest.raises(ValueError, match="present_rate"):
+        make(present_rate=rate)
 
 
 def test_states_do_not_cross_present_weights_and_those_of_schema_1_have_weight_one():

@@ -73,6 +73,7 @@ def test_fast_equals_reference(name, data, seed):
         "floor": data.draw(st.sampled_from([0.05, 0.2, 1.0])),
         "target": target,
         "max_gap": data.draw(st.sampled_from([None, 1, 3, 1000])),
+        "present_rate": data.draw(st.sampled_from([0.0, 0.02, 0.3, 1.0])),
         "seed": data.draw(st.sampled_from([0, 1, 2**64 - 1])),
         "lag": data.draw(st.integers(0, 3)),
     }

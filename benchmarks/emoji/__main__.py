@@ -18,7 +18,7 @@ from .figures import draw_all
 from .methods import METHODS, PARTITIONS
 from .models import STUDENTS
 from .stats import cells, table
-from .study import as_json, gather, load_results, run_study, write_atomically
+from .study import as_json, gather, load_results, restore, run_study, write_atomically
 from .world import POOLS, Emoji, scenario
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "_static"
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--cells", default="base", help=f"all, or of {', '.join((*TUNING, *CELLS))}")
     study.add_argument("--methods", default=",".join(MAIN_METHODS), help=f"all, or of {', '.join(METHODS)}")
     study.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    study.add_argument("--restore", type=Path, help="folder of CELL.json files: their runs need not be made again")
     study.add_argument("--docs", action="store_true", help="also copy the figures to docs/_static")
     study.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
@@ -128,6 +129,8 @@ def _study(args: argparse.Namespace) -> None:
         settings = {**settings, "unseen": scenario(Emoji.load(), settings["unseen"]).unseen}
         if args.smoke:
             settings = _smoke(settings)
+        if args.restore and (args.restore / f"{name}.json").exists():
+            print(f"{name}: {restore(args.restore / f'{name}.json', args.out / 'runs' / name)} runs restored")
         plans[name] = [
             RunSettings(method=method, seed=int(seed), **settings) for seed in _names(args.seeds) for method in methods
         ]

@@ -35,6 +35,7 @@ class Method:
     floor: float = 0.2
     max_gap: int | None = None
     present_weight: float = 1.0
+    present_rate: float = 0.02
     normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
@@ -78,6 +79,14 @@ METHODS: dict[str, Method] = {
     "aria_w100_floor5": _aria("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
     "aria_w100_floor5_gap": _aria(
         "present_weight=100, floor 0.05, no forced visits", present_weight=100.0, floor=0.05, max_gap=_NEVER
+    ),
+    "aria_all": _aria("all rounds count", present_rate=0.0),
+    "aria_all2048": _aria("all rounds count, 2048 regions", present_rate=0.0, n_regions=2048),
+    "aria_all2048_w3": _aria(
+        "all rounds count, 2048 regions, present_weight=3", present_rate=0.0, n_regions=2048, present_weight=3.0
+    ),
+    "aria_all2048_w100": _aria(
+        "all rounds count, 2048 regions, present_weight=100", present_rate=0.0, n_regions=2048, present_weight=100.0
     ),
     "aria_near8": _aria("images count for the 8 nearest regions", near=8),
     "aria_noisy": _aria("images count where noisy", paired="noisy"),
@@ -168,6 +177,7 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         max_gap=method.max_gap,
         target=method.target,
         present_weight=method.present_weight,
+        present_rate=method.present_rate,
         seed=seed,
         lag=lag if method.lag is None else method.lag,
     )

@@ -14,6 +14,7 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import fields
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -165,6 +166,28 @@ def _show(bar: Any, state: dict[str, str], message: tuple[str, int, str]) -> Non
     bar.set_description_str("runs", refresh=False)
     bar.set_postfix_str("; ".join(f"{key}: {value}" for key, value in list(state.items())[-2:]), refresh=False)
     bar.update(steps)
+
+
+def restore(results: Path, out: Path) -> int:
+    """Puts the runs of a committed `CELL.json` under `out` as finished, and returns how many.
+
+    Runs of other data, another version or other settings of their method are left: their names tell.
+    """
+    data, found = fingerprint(), json.loads(results.read_text(encoding="utf-8"))
+    kept = [run for run in found if run["name"] == _name_of(run, data)]
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    for run in kept:
+        path = out / "runs" / f"{run['name']}.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(run))
+    return len(kept)
+
+
+def _name_of(run: Mapping[str, Any], data: str) -> str | None:
+    """The name that a run with this record's settings has now; None if its method is no longer there."""
+    settings = {field.name: run[field.name] for field in fields(RunSettings)}
+    settings |= {"unseen": tuple(run["unseen"]), "evaluation": evaluate.EvalSize(**run["evaluation"])}
+    return run_name(RunSettings(**settings), data) if run["method"] in METHODS else None
 
 
 def gather(out: Path) -> list[dict[str, Any]]:

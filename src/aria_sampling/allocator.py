@@ -28,7 +28,7 @@ from aria_sampling._errors import FeedbackLagError
 from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import float_vector, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
-from aria_sampling.allocation.shares import capped, shares, target_shares
+from aria_sampling.allocation.shares import capped, repeat_cap, shares, target_shares
 from aria_sampling.drawing import Draw, draw_rows, forced_regions
 from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, certify
 from aria_sampling.partition import Partition
@@ -65,6 +65,10 @@ class Allocator:
         present_weight: How many drawn rows a row of `present` counts for, not negative: how much of what a drawn
             row teaches a region it has from such a row already. 1 fills up evenly; large values leave the draws to the
             regions that have no such rows; 0 ignores them.
+        present_rate: Rate at which rows of `present` are forgotten, in [0, 1]. The effort of a region is the ratio of
+            two exponential moving averages over rounds: of its rows in `present`, and of the rows drawn. 0 forgets
+            nothing: the ratio of the sums over all rounds, the least noisy where the rows come from a mixture that
+            stays. A region of whose rows fewer than one comes in ``1 / present_rate`` rounds seems to have none.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
             0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
@@ -85,6 +89,7 @@ class Allocator:
         max_repeat: float | None = None,
         correction: float = 1.0,
         present_weight: float = 1.0,
+        present_rate: float = 0.02,
         seed: int = 0,
         lag: int = 0,
     ) -> None:
@@ -97,20 +102,13 @@ class Allocator:
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
         self.present_weight = real("present_weight", present_weight, low=0)
+        self.present_rate = real("present_rate", present_rate, low=0, high=1)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)
         self.floor = floor if baseline is None else 1.0
         q = target_shares(target if baseline is None else baseline, partition.sizes)
-        self._cap = None
-        if self.max_repeat is not None:
-            self._cap = np.where(q > 0, self.max_repeat * partition.sizes / partition.n_items, 0.0)
-            if self._cap.sum() < 1 - 1e-12:
-                raise ValueError(
-                    f"max_repeat={self.max_repeat}: the regions with a positive target hold a share of "
-                    f"{self._cap.sum() / self.max_repeat:.3g} of the pool, so expected at least "
-                    f"{self.max_repeat / self._cap.sum():.3g}"
-                )
-            q = capped(q, self._cap)
+        self._cap = None if self.max_repeat is None else repeat_cap(q, partition.sizes, self.max_repeat)
+        q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self.target: FloatArray = q
         self._start()
@@ -118,7 +116,9 @@ class Allocator:
     def _start(self) -> None:
         """Go to the state before the first round."""
         n_regions = self.partition.n_regions
-        self._progress = Progress.start(self.estimator, self.policy, n_regions=n_regions, lag=self._lag)
+        self._progress = Progress.start(
+            self.estimator, self.policy, n_regions=n_regions, lag=self._lag, present_rate=self.present_rate
+        )
         self.rewind()
 
     @property
@@ -413,7 +413,10 @@ def take_in(allocator: Allocator, regions: Any, losses: Any) -> None:
 
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
-_SETTINGS = ("estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "seed", "lag")
+_SETTINGS = (
+    "estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "present_rate",
+    "seed", "lag",
+)  # fmt: skip
 
 
 def _instance(name: str, value: Any, kind: type) -> Any:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +44,7 @@ __all__ = [
 _Words = NDArray[np.uint64]
 _DRAW_STREAM = 0  # of `random_words`; random conditioning has another
 _FEISTEL_ROUNDS = 6  # with four, the successor of an item is visibly not uniform in regions of about 100
-_EMA_RATE = 0.02  # of the draw size, and of the effort that comes anyway
+_SIZE_RATE = 0.02  # of the moving average of the draw size
 
 
 def random_words(seed: int, stream: int, round_: int, n: int) -> _Words:
@@ -253,6 +253,7 @@ class Cursors:
         size: Moving average of their sizes.
         present: Moving average of the rows of each region that came anyway, float64 [n_regions].
         drawn: Moving average of the rows drawn, on the same clock.
+        rate: Of these two, in [0, 1]; 0: they are sums over all rounds.
     """
 
     visits: IntArray
@@ -261,26 +262,27 @@ class Cursors:
     draws: int = 0
     size: float = 0.0
     drawn: float = 0.0
+    rate: float = 0.02
 
     @classmethod
-    def start(cls, n_regions: int) -> Cursors:
+    def start(cls, n_regions: int, *, rate: float) -> Cursors:
         """Return the cursors before any draw."""
-        return cls(np.zeros(n_regions, np.int64), np.full(n_regions, -1, np.int64), np.zeros(n_regions))
+        return cls(np.zeros(n_regions, np.int64), np.full(n_regions, -1, np.int64), np.zeros(n_regions), rate=rate)
 
     def copy(self) -> Cursors:
         """Return an independent copy."""
-        return Cursors(self.visits.copy(), self.last.copy(), self.present.copy(), self.draws, self.size, self.drawn)
+        return replace(self, visits=self.visits.copy(), last=self.last.copy(), present=self.present.copy())
 
     def announce(self, n: int, present: IntArray | None) -> None:
         """Take in what the coming draw consists of: n rows drawn, and rows of the regions `present`."""
         if present is not None and len(present):
-            self.present *= 1 - _EMA_RATE
-            self.present += _EMA_RATE * np.bincount(present, minlength=len(self.present))
-        elif self.present.any():
-            self.present *= 1 - _EMA_RATE
-        self.drawn += _EMA_RATE * (n - self.drawn)
+            self.present *= 1 - self.rate
+            self.present += (self.rate or 1.0) * np.bincount(present, minlength=len(self.present))
+        elif self.rate and self.present.any():
+            self.present *= 1 - self.rate
+        self.drawn += self.rate * (n - self.drawn) if self.rate else n
         if n:
-            self.size = float(n) if self.draws == 0 else self.size + _EMA_RATE * (n - self.size)
+            self.size = float(n) if self.draws == 0 else self.size + _SIZE_RATE * (n - self.size)
 
     def effort(self) -> FloatArray | None:
         """Return the rows of each region that come anyway, per row drawn, float64 [n_regions]; None: never any."""
@@ -309,11 +311,11 @@ class Cursors:
         return {"visits": self.visits, "last": self.last, "present": self.present, "scalars": scalars}
 
     @classmethod
-    def from_state(cls, state: State) -> Cursors:
+    def from_state(cls, state: State, *, rate: float) -> Cursors:
         """Return the cursors that `to_state` described; StateError if they hold what cannot be."""
         least = {"visits": 0, "last": -1, "present": 0, "scalars": 0}
         for name, low in least.items():
             if not (np.isfinite(state[name]) & (state[name] >= low)).all():
                 raise StateError(f"state entry 'cursors.{name}': expected finite numbers >= {low}, got {state[name]!r}")
         draws, size, drawn = state["scalars"].tolist()
-        return cls(state["visits"], state["last"], state["present"], int(draws), size, drawn)
+        return cls(state["visits"], state["last"], state["present"], int(draws), size, drawn, rate)

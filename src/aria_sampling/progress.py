@@ -25,8 +25,8 @@ from aria_sampling.partition import Partition
 
 __all__ = ["SCHEMA", "OpenRound", "Progress", "check_fit", "check_schema"]
 
-SCHEMA = 2
-_READABLE = (1, SCHEMA)
+SCHEMA = 3
+_READABLE = (1, 2, SCHEMA)
 
 
 @dataclass(eq=False)
@@ -74,11 +74,10 @@ class Progress:
     forced: int = 0
 
     @classmethod
-    def start(cls, estimator: Estimator, policy: Policy, *, n_regions: int, lag: int) -> Progress:
+    def start(cls, estimator: Estimator, policy: Policy, *, n_regions: int, lag: int, present_rate: float) -> Progress:
         """Return the progress before the first round; ValueError if a part of the user's answers in another shape."""
-        progress = cls(
-            estimator.init(n_regions), policy.init(n_regions), Cursors.start(n_regions), deque(maxlen=lag + 1)
-        )
+        cursors = Cursors.start(n_regions, rate=present_rate)
+        progress = cls(estimator.init(n_regions), policy.init(n_regions), cursors, deque(maxlen=lag + 1))
         progress._estimate(estimator, fed=False)
         progress._log_phi(policy)
         return progress
@@ -203,10 +202,11 @@ class Progress:
         phis: deque[FloatArray | None] = deque(maxlen=self.phis.maxlen)
         for phi in table[: min(round_, len(table))]:
             phis.append(None if np.isnan(phi).any() else phi)
+        cursors = decode_all("cursors", take(state, "cursors", dict), self.cursors.to_state())
         return Progress(
             estimator=decode_all("estimator", take(state, "estimator", dict), self.estimator),
             policy=decode_all("policy", take(state, "policy", dict), self.policy),
-            cursors=Cursors.from_state(decode_all("cursors", take(state, "cursors", dict), self.cursors.to_state())),
+            cursors=Cursors.from_state(cursors, rate=self.cursors.rate),
             phis=phis,
             round=round_,
             dropped=take(state, "dropped", int),
@@ -227,7 +227,12 @@ def check_schema(state: Any) -> Any:
     its = take(state, "schema", int)
     if its not in _READABLE:
         raise StateError(f"state of another version of this library: schema={its}, this one reads {_READABLE}")
-    return _from_schema_1(state) if its == 1 and "log_phi" in state else state
+    if its == SCHEMA or "log_phi" not in state:
+        return state
+    if its == 1:
+        state = _from_schema_1(state)
+    config: dict[str, str] = take(state, "config", dict)
+    return {**state, "schema": SCHEMA, "config": {"present_rate": "0.02", **config}}
 
 
 def check_fit(state: Any, pool: Partition, config: dict[str, str]) -> None:
@@ -263,4 +268,4 @@ def _from_schema_1(state: Mapping[str, Any]) -> dict[str, Any]:
                 f"state entry 'log_phi': expected float64[{table.shape[1]}], got {phi.dtype}{[*phi.shape]}"
             )
         table[row] = phi
-    return {**state, "schema": SCHEMA, "config": config, "log_phi": encode(table)}
+    return {**state, "config": config, "log_phi": encode(table)}

@@ -96,7 +96,7 @@ TENSORS = [
     torch.ones(8, dtype=torch.bfloat16), torch.ones(8, dtype=torch.complex64), torch.ones(8, dtype=torch.bool),
     torch.ones(8, requires_grad=True), torch.ones(3).to_sparse(), torch.full((8,), 2**62), torch.full((8,), -7),
 ]  # fmt: skip
-STATES = [{"schema": 1}, {"schema": 2}, {1: 2}, {"schema": None}, {"epoch": 1}, [{}], {"allocator": {}}]
+STATES = [{"schema": 1}, {"schema": 2}, {"schema": 3}, {1: 2}, {"schema": None}, {"epoch": 1}, [{}], {"allocator": {}}]
 VALUES = [*NUMBERS, *OTHERS, *ARRAYS, *TENSORS, *STATES]
 MADE_UP = st.one_of(
     st.integers(-3, 3),
@@ -216,7 +216,7 @@ def calls() -> list[Call]:
         (lambda: switcher(faces.RandomConditioning)),
     )
     options = {"estimator": aria.Ema(), "policy": aria.Proportional(), "floor": 0.2, "target": "pool", "max_gap": 4}
-    options |= {"max_repeat": 5.0, "correction": 1.0, "present_weight": 2.0, "seed": 0, "lag": 0}
+    options |= {"max_repeat": 5.0, "correction": 1.0, "present_weight": 2.0, "present_rate": 0.1, "seed": 0, "lag": 0}
     ranks = {"num_replicas": 1, "rank": 0, "check_every": 8}
     steps = np.arange(8) * 50
     found = [

@@ -438,7 +438,7 @@ def test_an_allocator_goes_on_from_schema_1(name):
     """
     one = aria.Allocator(old_pool(), target="uniform", seed=11, lag=2)
     one.load_state_dict(old_state(name))
-    assert one.state_dict()["schema"] == 2
+    assert one.state_dict()["schema"] == 3
     seen = []
     for _ in range(4):
         while len(one.open_rounds) <= one.lag:
@@ -492,7 +492,7 @@ def test_a_damaged_state_of_schema_1_is_refused():
         {"log_phi": [{**state["log_phi"][0], "dtype": "<f4"}]},
         {"config": {}},
         {"n_regions": 4},
-        {"schema": 3},
+        {"schema": 4},
         {"schema": 0},
     ):
         with pytest.raises(aria.StateError):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import FloatArray
+from aria_sampling._typing import FloatArray, IntArray
 from aria_sampling._validation import as_array, float_vector, real
 
-__all__ = ["capped", "shares", "target_shares", "tilt", "water_fill"]
+__all__ = ["capped", "repeat_cap", "shares", "target_shares", "tilt", "water_fill"]
 
 
 def target_shares(target: Any, sizes: Any) -> FloatArray:
@@ -93,6 +93,21 @@ def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray
     fills = int(np.count_nonzero(level > ground))
     x[order[:fills]] = np.maximum(u[order[:fills]] * (level[fills - 1] - ground[:fills]), 0.0)
     return x * (x_total / x.sum())  # rounding only
+
+
+def repeat_cap(q: FloatArray, sizes: IntArray, max_repeat: float) -> FloatArray:
+    """Return the largest share of each region that draws no item more than `max_repeat` times a pool-size draw.
+
+    Raises:
+        ValueError: The regions with a positive target q hold too little of the pool for that.
+    """
+    cap = np.where(q > 0, max_repeat * sizes / sizes.sum(), 0.0)
+    if cap.sum() < 1 - 1e-12:
+        raise ValueError(
+            f"max_repeat={max_repeat}: the regions with a positive target hold a share of {cap.sum() / max_repeat:.3g} "
+            f"of the pool, so expected at least {max_repeat / cap.sum():.3g}"
+        )
+    return cap
 
 
 def capped(share: FloatArray, cap: FloatArray) -> FloatArray:
