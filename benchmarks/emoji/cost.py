@@ -14,8 +14,8 @@ import torch
 from integrations._common.cost import ByHand, Timed, summary, timed
 
 from . import models
-from .distill import Loop, RunSettings
-from .methods import METHODS, make_switch, regions_of
+from .distill import Loop, RunSettings, partition_of
+from .methods import METHODS, make_switch
 from .world import DATA, Emoji, scenario
 
 _WARM = 5  # rounds that are not counted
@@ -25,7 +25,7 @@ def measure(settings: RunSettings, *, rounds: int, gpu_step_ms: float = 300.0) -
     """Times `rounds` steps of every arm, prints and returns what was found; `settings.method` is the arm "aria"."""
     torch.set_num_threads(1)
     cell, teacher = scenario(Emoji.load(), settings.unseen), models.load_teacher(DATA)
-    partition = regions_of(cell, settings.partition, settings.n_regions, settings.seed)
+    partition = partition_of(settings, cell)
     switches = {
         "by hand": ByHand(len(cell.pool), 0),
         "by hand again": ByHand(len(cell.pool), 0),
@@ -39,4 +39,4 @@ def measure(settings: RunSettings, *, rounds: int, gpu_step_ms: float = 300.0) -
             seconds[name].append(timed(loops[name].step, number))
     inside = {name: loop.switch.seconds[_WARM:] for name, loop in loops.items()}
     found = summary({name: taken[_WARM:] for name, taken in seconds.items()}, inside, gpu_step_ms=gpu_step_ms)
-    return {"rounds": rounds, **settings.as_json(), **found}
+    return {"rounds": rounds, **settings.as_json(), "n_regions": partition.n_regions, **found}

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import aria_sampling as aria
+
 from . import evaluate, models
 from .evaluate import EvalSize
 from .methods import METHODS, make_switch, regions_of, unseen_share
@@ -152,15 +154,20 @@ class Loop:
         return observed, drawn
 
 
+def partition_of(settings: RunSettings, scenario: Scenario) -> aria.Partition:
+    """The regions of the run's method: its own, or the cell's."""
+    method = METHODS[settings.method]
+    kind, n_regions = method.partition or settings.partition, method.n_regions or settings.n_regions
+    return regions_of(scenario, kind, n_regions, settings.seed)
+
+
 def distill(
     settings: RunSettings, scenario: Scenario, teacher: Any, fingerprint: str, cache: Path, progress: Progress
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Runs to the end. Returns the run's record in JSON's types, and the emoji it draws, uint8[n, 16, 16, 3]."""
     began = time.perf_counter()
-    method = METHODS[settings.method]
-    kind, n_regions = method.partition or settings.partition, method.n_regions or settings.n_regions
-    partition = regions_of(scenario, kind, n_regions, settings.seed)
-    switch = make_switch(method, partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
+    partition = partition_of(settings, scenario)
+    switch = make_switch(METHODS[settings.method], partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
     loop = Loop(settings, scenario, teacher, switch)
     student = loop.student
     inputs = {

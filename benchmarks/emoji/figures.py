@@ -31,7 +31,7 @@ COLOURS = {
     "rc": "#0072b2",
     "uniform": "#cc9a00",
     "aria": "#d1495b",
-    "aria_nopaired": "#8e6bb0",
+    "aria_first": "#8e6bb0",
     "oracle": "#2a9d6f",
 }
 SHORT = {
@@ -39,7 +39,7 @@ SHORT = {
     "rc": "RC",
     "uniform": "uniform",
     "aria": "ARIA",
-    "aria_nopaired": "ARIA, no paired",
+    "aria_first": "first ARIA",
     "oracle": "oracle",
 }
 
@@ -128,31 +128,31 @@ def draw_regions(cell: Cell, path: Path) -> None:
         return
     probability = [np.array(run["regions"]["probability"], float).T for run in runs]
     discrepancy = [np.array(run["regions"]["discrepancy"], float).T for run in runs]
-    shares = np.array(runs[0]["regions"]["unseen_share"])
-    order = np.argsort(-shares, kind="stable")
-    border = int((shares > 0.5).sum()) - 0.5
-    figure, axes = plt.subplots(2, len(runs), figsize=(5.2 * len(runs) + 1, 7), squeeze=False, sharey=True, sharex=True)
-    uniform = 1 / len(shares)
+    shares = [np.array(run["regions"]["unseen_share"]) for run in runs]  # methods may have regions of their own
+    figure, axes = plt.subplots(2, len(runs), figsize=(5.2 * len(runs) + 1, 7), squeeze=False, sharex=True)
     for row, (grids, label) in enumerate(
         (
             (probability, "share of the draws,\nregions alike = 1"),
             (discrepancy, "discrepancy estimate,\nmean at its timestep = 1"),
         )
     ):
-        shown = [grid / uniform for grid in grids] if row == 0 else grids
-        low, high = (float(np.nanquantile(np.concatenate([g[:, 1:] for g in shown], 1), p)) for p in (0.02, 0.98))
+        shown = [grid * len(grid) for grid in grids] if row == 0 else grids
+        values = np.concatenate([grid[:, 1:].ravel() for grid in shown])
+        low, high = (float(np.nanquantile(values, p)) for p in (0.02, 0.98))
         for column, (run, grid) in enumerate(zip(runs, shown, strict=True)):
             axis, last = axes[row, column], run["regions"]["steps"][-1]
             picture = axis.imshow(
-                grid[order], aspect="auto", interpolation="nearest", cmap="viridis" if row == 0 else "magma", vmin=low,
-                vmax=high, extent=(0, last, len(order) - 0.5, -0.5),
+                grid[np.argsort(-shares[column], kind="stable")], aspect="auto", interpolation="nearest",
+                cmap="viridis" if row == 0 else "magma", vmin=low, vmax=high, extent=(0, last, 1, 0),
             )  # fmt: skip
+            border = float((shares[column] > 0.5).mean())
             axis.axhline(border, color="white", linewidth=1.2)
+            axis.set_yticks(
+                [border / 2, (border + 1) / 2], ["mostly\nunseen", "mostly\nseen"] if column == 0 else ["", ""]
+            )
             axis.set_title(f"{name_of(run['method'])}: {'allocation' if row == 0 else 'discrepancy'}")
             if row == 1:
                 axis.set_xlabel("step")
-            if column == 0:
-                axis.set_yticks([border / 2, (border + len(order)) / 2], ["mostly\nunseen", "mostly\nseen"])
         figure.colorbar(picture, ax=axes[row].tolist(), label=label, pad=0.02)
     figure.suptitle(f"Every line is a region of the pool ({cell.title}, seed {runs[0]['seed']})", x=0.02, ha="left")
     figure.savefig(path)

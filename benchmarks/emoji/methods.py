@@ -52,7 +52,8 @@ class Method:
 
 _NEVER = 10**9  # a gap that no run reaches: no visit is forced
 _PEER: dict[str, Any] = {"target": "uniform", "max_gap": _NEVER, "partition": "subgroups"}
-_ARIA = Method("ARIA", aria.Proportional(), paired=True, present_weight=10.0)
+_FIRST = Method("first ARIA", aria.Proportional(), paired=True, present_weight=10.0)
+_ARIA = replace(_FIRST, title="ARIA", present_rate=0.0, n_regions=2048)
 _UNIFORM = Method("uniform over regions", aria.UniformPolicy(), target="uniform")
 _FILL = aria.Proportional(exponent=0.0)  # the discrepancy plays no part: what the target and paired rows make of it
 
@@ -61,10 +62,15 @@ def _aria(title: str, **changes: Any) -> Method:
     return replace(_ARIA, title=f"ARIA, {title}", **changes)
 
 
+def _first(title: str, **changes: Any) -> Method:
+    """The default that was frozen first: 512 regions, and images forgotten at a rate of 0.02."""
+    return replace(_FIRST, title=f"first ARIA, {title}", **changes)
+
+
 def _on(kind: str, title: str, **regions: Any) -> dict[str, Method]:
-    """ARIA and uniform on other regions."""
+    """The first ARIA and uniform on other regions."""
     return {
-        f"aria_{kind}": _aria(title, **regions),
+        f"aria_{kind}": _first(title, **regions),
         f"uniform_{kind}": replace(_UNIFORM, title=f"uniform, {title}", **regions),
     }
 
@@ -74,57 +80,52 @@ METHODS: dict[str, Method] = {
     "rc": Method("random conditioning", aria.PoolPolicy()),
     "uniform": _UNIFORM,
     "aria": _ARIA,
+    "aria_all": _aria("512 regions", n_regions=None),
+    "aria_blind": _aria("no discrepancy", policy=_FILL),
+    "aria_first": _FIRST,
     # how much images count, and the target: what was tuned
-    **{f"aria_w{n}": _aria(f"present_weight={n}", present_weight=float(n)) for n in (1, 3, 100)},
-    "aria_w100_floor5": _aria("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
-    "aria_w100_floor5_gap": _aria(
+    **{f"aria_w{n}": _first(f"present_weight={n}", present_weight=float(n)) for n in (1, 3, 100)},
+    "aria_w100_floor5": _first("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
+    "aria_w100_floor5_gap": _first(
         "present_weight=100, floor 0.05, no forced visits", present_weight=100.0, floor=0.05, max_gap=_NEVER
     ),
-    "aria_all": _aria("all rounds count", present_rate=0.0),
-    "aria_all2048": _aria("all rounds count, 2048 regions", present_rate=0.0, n_regions=2048),
-    "aria_all2048_w3": _aria(
-        "all rounds count, 2048 regions, present_weight=3", present_rate=0.0, n_regions=2048, present_weight=3.0
-    ),
-    "aria_all2048_w100": _aria(
-        "all rounds count, 2048 regions, present_weight=100", present_rate=0.0, n_regions=2048, present_weight=100.0
-    ),
-    "aria_near8": _aria("images count for the 8 nearest regions", near=8),
-    "aria_noisy": _aria("images count where noisy", paired="noisy"),
-    "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
-    "aria_tau5": _aria("target size**0.5", target=0.5),
-    "aria_uniform": _aria("target uniform", target="uniform"),
+    "aria_near8": _first("images count for the 8 nearest regions", near=8),
+    "aria_noisy": _first("images count where noisy", paired="noisy"),
+    "aria_nopaired": _first("images not counted", paired=False, present_weight=1.0),
+    "aria_tau5": _first("target size**0.5", target=0.5),
+    "aria_uniform": _first("target uniform", target="uniform"),
     **{
-        f"aria_uniform_w{n}": _aria(f"target uniform, present_weight={n}", target="uniform", present_weight=float(n))
+        f"aria_uniform_w{n}": _first(f"target uniform, present_weight={n}", target="uniform", present_weight=float(n))
         for n in (1, 3, 100)
     },
     # policy and estimator
-    "aria_fill": _aria("no discrepancy", policy=_FILL),
-    "fill_uniform_w1": _aria(
+    "aria_fill": _first("no discrepancy", policy=_FILL),
+    "fill_uniform_w1": _first(
         "target uniform, present_weight=1, no discrepancy", policy=_FILL, target="uniform", present_weight=1.0
     ),
-    "aria_squared": _aria("D squared", policy=aria.Proportional(2.0)),
-    "aria_floor5": _aria("floor 0.05", floor=0.05),
-    "aria_floor50": _aria("floor 0.5", floor=0.5),
-    "aria_ema": _aria("one EMA", estimator=aria.Ema()),
-    "aria_raw": _aria("raw losses", normalise=False),
-    "aria_reducible": _aria("reducible", policy=aria.Reducible()),
+    "aria_squared": _first("D squared", policy=aria.Proportional(2.0)),
+    "aria_floor5": _first("floor 0.05", floor=0.05),
+    "aria_floor50": _first("floor 0.5", floor=0.5),
+    "aria_ema": _first("one EMA", estimator=aria.Ema()),
+    "aria_raw": _first("raw losses", normalise=False),
+    "aria_reducible": _first("reducible", policy=aria.Reducible()),
     # other signals
-    "aria_direction": _aria("error of the direction", signal="direction"),
-    "aria_of_start": _aria("loss over the start's", signal="of_start"),
+    "aria_direction": _first("error of the direction", signal="direction"),
+    "aria_of_start": _first("loss over the start's", signal="of_start"),
     **{
-        f"aria_of_start{n}": _aria(
+        f"aria_of_start{n}": _first(
             f"(loss over the start's)**{n}", signal="of_start", policy=aria.Proportional(float(n))
         )
         for n in (2, 4)
     },
-    "aria_of_effect": _aria("loss over the teacher's effect", signal="of_effect"),
-    "aria_truth": _aria("true discrepancies", signal="truth", estimator=LATEST),
+    "aria_of_effect": _first("loss over the teacher's effect", signal="of_effect"),
+    "aria_truth": _first("true discrepancies", signal="truth", estimator=LATEST),
     # regions and lag
     **{key: value for n in (8, 32, 96, 2048) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
     **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
-    "aria_uniform_subgroups": _aria("target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"),
+    "aria_uniform_subgroups": _first("target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"),
     **_on("random", "regions at random", partition="random"),
-    **{f"aria_lag{n}": _aria(f"lag {n}", lag=n) for n in (8, 64)},
+    **{f"aria_lag{n}": _first(f"lag {n}", lag=n) for n in (8, 64)},
     # peers, and shares that nothing changes
     "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0, max_gap=_NEVER),
     "reducible": Method("reducible, regions alike", aria.Reducible(), target="uniform"),

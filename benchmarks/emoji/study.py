@@ -174,7 +174,7 @@ def restore(results: Path, out: Path) -> int:
     Runs of other data, another version or other settings of their method are left: their names tell.
     """
     data, found = fingerprint(), json.loads(results.read_text(encoding="utf-8"))
-    kept = [run for run in found if run["name"] == _name_of(run, data)]
+    kept = [run for run in found if run["method"] in METHODS and run["name"] == run_name(settings_of(run), data)]
     (out / "runs").mkdir(parents=True, exist_ok=True)
     for run in kept:
         path = out / "runs" / f"{run['name']}.json"
@@ -183,11 +183,11 @@ def restore(results: Path, out: Path) -> int:
     return len(kept)
 
 
-def _name_of(run: Mapping[str, Any], data: str) -> str | None:
-    """The name that a run with this record's settings has now; None if its method is no longer there."""
+def settings_of(run: Mapping[str, Any]) -> RunSettings:
+    """The settings in a run's record."""
     settings = {field.name: run[field.name] for field in fields(RunSettings)}
     settings |= {"unseen": tuple(run["unseen"]), "evaluation": evaluate.EvalSize(**run["evaluation"])}
-    return run_name(RunSettings(**settings), data) if run["method"] in METHODS else None
+    return RunSettings(**settings)
 
 
 def gather(out: Path) -> list[dict[str, Any]]:
@@ -205,8 +205,11 @@ def as_json(runs: Sequence[dict[str, Any]]) -> str:
     traced = methods & {"rc", "aria"} or methods
     kept: list[dict[str, Any]] = []
     for run in runs:
-        if run["regions"] and (run["seed"] != first or run["method"] not in traced):
-            shown = {key: run["regions"][key] for key in ("sizes", "unseen_share", "draws")}
+        if regions := run["regions"]:
+            shown = {key: regions[key] for key in ("sizes", "unseen_share", "draws")}
+            if run["seed"] == first and run["method"] in traced and "steps" in regions:
+                rows = [i for i, step in enumerate(regions["steps"]) if step % 200 == 0 or step == run["steps"]]
+                shown |= {key: [regions[key][i] for i in rows] for key in ("steps", "discrepancy", "probability")}
             run = {**run, "regions": shown}
         kept.append(run)
     return "[\n" + ",\n".join(json.dumps(run) for run in kept) + "\n]\n"

@@ -310,15 +310,6 @@ def test_runs_of_other_settings_are_not_compared() -> None:
 # -- the command
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(distillation.RunSettings)]
-    return {
-        **{name: run[name] for name in names},
-        "unseen": tuple(run["unseen"]),
-        "evaluation": evaluate.EvalSize(**run["evaluation"]),
-    }
-
-
 def test_cost_is_measured_in_one_run(tmp_path: Path) -> None:
     main(["cost", "--rounds", "2", "--json", str(tmp_path / "cost.json")])
     found = json.loads((tmp_path / "cost.json").read_text())
@@ -354,10 +345,16 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in folder.iterdir()} == {"emoji.png", "regions.png", "curves.png", "headline.png"}
     assert str(folder / "headline.png") in capsys.readouterr().out
     before = (tmp_path / "results.json").read_text()
-    plan = [distillation.RunSettings(**_settings(run)) for run in runs]
+    plan = [study.settings_of(run) for run in runs]
     study.run_study({tmp_path: plan}, tmp_path / "cache", jobs=1)
     assert "3 of them finished before" in capsys.readouterr().out
     assert study.as_json(study.gather(tmp_path)) == before
+    other = [{**run, "lr": 0.5} if run["method"] == "rc" else run for run in runs]  # not what its name says
+    (tmp_path / "cell.json").write_text(study.as_json(other))
+    assert study.restore(tmp_path / "cell.json", tmp_path / "elsewhere") == 2
+    assert [run["method"] for run in study.gather(tmp_path / "elsewhere")] == ["none", "aria"]
+    study.run_study({tmp_path / "elsewhere": plan}, tmp_path / "cache", jobs=1)
+    assert "2 of them finished before" in capsys.readouterr().out
 
 
 def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path) -> None:
