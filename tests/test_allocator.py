@@ -455,7 +455,7 @@ def test_states_do_not_cross_present_weights_and_those_of_schema_1_have_weight_o
         make(present_weight=1).load_state_dict(state)
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, "2", None])
+@pytest.mark.parametrize("weight", [-1.0, 1e10, math.nan, math.inf, "2", None])
 def test_a_present_weight_is_a_finite_number(weight):
     with pytest.raises(ValueError, match="present_weight"):
         make(present_weight=weight)

@@ -64,6 +64,7 @@ import numpy as np
 import aria_sampling as aria
 
 pool = aria.Partition.from_labels(np.arange(1000) % 10)
+pool.save("pool.aria")
 allocator = aria.Allocator(pool, seed=0)
 for _ in range(50):
     draw = allocator.draw(64)
@@ -228,7 +229,8 @@ def wheel(extra):
         built = [str(path) for path in sorted((ROOT / "dist").glob("*.whl"))]
         must([python, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "-c", "constraints.txt", *built])
         # Away from the repository, so that the installed copy is what is imported.
-        return run([python, "-c", WHEEL_CHECK], cwd=folder)
+        script = str(Path(python).with_name("aria-sampling"))
+        return run([python, "-c", WHEEL_CHECK], cwd=folder) or run([script, "inspect", "pool.aria"], cwd=folder)
 
 
 def setup(extra):

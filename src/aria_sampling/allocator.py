@@ -62,7 +62,7 @@ class Allocator:
         correction: Exponent κ of the weights (q/p)**κ, in [0, 1]. 1, the default: weighted training keeps
             the target's objective, whatever was drawn. 0: weights are 1, and training optimises what is
             drawn. Between: the objective p**(1-κ)·q**κ. It changes `Draw.weights` only.
-        present_weight: How many drawn rows a row of `present` counts for, not negative: how much of what a drawn
+        present_weight: How many drawn rows a row of `present` counts for, in [0, 1e9]: how much of what a drawn
             row teaches a region it has from such a row already. 1 fills up evenly; large values leave the draws to the
             regions that have no such rows; 0 ignores them.
         present_rate: Rate at which rows of `present` are forgotten, in [0, 1]. The effort of a region is the ratio of
@@ -101,7 +101,7 @@ class Allocator:
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
-        self.present_weight = real("present_weight", present_weight, low=0)
+        self.present_weight = real("present_weight", present_weight, low=0, high=1e9)
         self.present_rate = real("present_rate", present_rate, low=0, high=1)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)

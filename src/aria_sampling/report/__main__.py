@@ -1,4 +1,4 @@
-"""A report from saved files: ``python -m aria_sampling.report HISTORY POOL OUT``.
+"""A report from saved files: ``python -m aria_sampling.report HISTORY POOL OUT``, or ``aria-sampling report``.
 
 HISTORY is the state of a `History`, saved by ``torch.save``; POOL the partition, saved by `Partition.save`; OUT the
 HTML file to write. The settings of the allocator are in neither file: pass the history itself to `html` to have them.
@@ -7,6 +7,7 @@ HTML file to write. The settings of the allocator are in neither file: pass the 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -15,32 +16,40 @@ from aria_sampling._state import decode, take
 from aria_sampling.report._page import write
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Carry out the command."""
+def from_files(history: Path, pool: Path, out: Path) -> Path:
+    """Write the page and return its path; ValueError that names the file that cannot be read or written."""
     import torch
 
-    parser = argparse.ArgumentParser(prog="python -m aria_sampling.report", description=__doc__)
-    for name in ("history", "pool", "out"):
-        parser.add_argument(name)
-    args = parser.parse_args(argv)
     try:
-        pool = Partition.load(args.pool)
+        partition = Partition.load(pool)
     except (OSError, ValueError) as error:
-        parser.error(f"POOL {args.pool}: {error}")
+        raise ValueError(f"POOL {pool}: {error}") from None
     try:
-        state: Any = torch.load(args.history, weights_only=True)
+        state: Any = torch.load(history, weights_only=True)
         config: dict[str, str] = take(state, "config", dict)
-        allocator = Allocator(pool, target=decode("target", take(state, "target", dict)))
-        history = History(
+        allocator = Allocator(partition, target=decode("target", take(state, "target", dict)))
+        record = History(
             allocator, every=int(take(config, "every", str)), max_records=int(take(config, "max_records", str))
         )
-        history.load_state_dict(state)
+        record.load_state_dict(state)
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
-        parser.error(f"HISTORY {args.history}: {error}")
+        raise ValueError(f"HISTORY {history}: {error}") from None
     try:
-        print(write(history, args.out, ""))
+        return write(record, out, "")
     except OSError as error:
-        parser.error(f"OUT {args.out}: {error}")
+        raise ValueError(f"OUT {out}: {error}") from None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Carry out the command."""
+    parser = argparse.ArgumentParser(prog="python -m aria_sampling.report", description=__doc__)
+    for name in ("history", "pool", "out"):
+        parser.add_argument(name, type=Path)
+    args = parser.parse_args(argv)
+    try:
+        print(from_files(args.history, args.pool, args.out))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

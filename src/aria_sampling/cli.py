@@ -1,0 +1,191 @@
+"""``aria-sampling``: make a partition, look into one, try settings on it, and draw a report, all from files.
+
+``aria-sampling COMMAND --help`` has the arguments. Everything here is a few calls of the public API, which has more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aria_sampling._typing import AnyArray, FloatArray
+from aria_sampling._validation import float_vector, int_vector, integer, real
+from aria_sampling.allocation import Proportional
+from aria_sampling.allocator import Allocator
+from aria_sampling.partition import KMeansPartitioner, Partition
+
+__all__ = ["main"]
+
+_SHOWN = 5  # regions in a list
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Carry out one command. Wrong arguments and files end it with status 2 and a line that names them."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.carry_out(args)
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(f"{args.command}: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="aria-sampling", description="Regions of a pool, and allocation over them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    cut = commands.add_parser("partition", help="cut a pool into regions, by k-means or by labels, and save it")
+    cut.add_argument("pool", help="file to write")
+    source = cut.add_mutually_exclusive_group(required=True)
+    source.add_argument("--embeddings", help=".npy file, real [n_items, d]: k-means; needs scikit-learn")
+    source.add_argument("--labels", help=".npy file, integers [n_items]: the region of each item")
+    cut.add_argument("--regions", type=int, help="how many, with --embeddings")
+    cut.add_argument("--seed", type=int, default=0, help="of k-means (default 0)")
+    cut.set_defaults(carry_out=_partition)
+
+    look = commands.add_parser("inspect", help="say what a saved partition holds")
+    look.add_argument("pool", help="file that `partition` or Partition.save wrote")
+    look.set_defaults(carry_out=_inspect)
+
+    play = commands.add_parser(
+        "simulate",
+        help="what settings do: allocate for some rounds, with discrepancies that are told and stay as they are",
+    )
+    play.add_argument("pool", help="file that `partition` or Partition.save wrote")
+    play.add_argument("--rounds", type=int, default=200)
+    play.add_argument("--draw", type=int, default=256, metavar="N", help="rows drawn a round (default 256)")
+    play.add_argument("--discrepancy", help=".npy file, real [n_regions], not negative (default: 1 everywhere)")
+    play.add_argument("--noise", type=float, default=1.0, help="standard deviation of a loss over its mean (default 1)")
+    play.add_argument("--present", help=".npy file, integers [m]: pool items of the rows that train anyway")
+    play.add_argument("--present-rows", type=int, default=256, metavar="N", help="of these in a round (default 256)")
+    play.add_argument("--exponent", type=float, default=1.0, help="of the policy, Proportional (default 1)")
+    play.add_argument("--target", default="pool", help="pool, uniform, or a number in [0, 1] (default pool)")
+    for name, default in (("floor", 0.2), ("present-weight", 1.0), ("present-rate", 0.02)):
+        play.add_argument(f"--{name}", type=float, default=default, help=f"of Allocator (default {default})")
+    play.add_argument("--seed", type=int, default=0)
+    play.set_defaults(carry_out=_simulate)
+
+    page = commands.add_parser("report", help="write an HTML page on the history of a run; needs torch and matplotlib")
+    page.add_argument("history", help="file: torch.save(history.state_dict(), ...)")
+    page.add_argument("pool", help="file that `partition` or Partition.save wrote")
+    page.add_argument("out", help="HTML file to write")
+    page.set_defaults(carry_out=_report)
+    return parser
+
+
+def _array(option: str, path: str) -> AnyArray:
+    """Return the array in an .npy file, mapped, not read."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option} {path}: expected an .npy file of numbers; {error}") from None
+
+
+def _pool(path: str) -> Partition:
+    """Return a saved partition."""
+    try:
+        return Partition.load(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"POOL {path}: {error}") from None
+
+
+def _partition(args: argparse.Namespace) -> None:
+    """Make a partition and save it."""
+    if (args.regions is None) == bool(args.embeddings):
+        raise ValueError("--regions: expected with --embeddings, and with nothing else")
+    if args.labels:
+        pool = Partition.from_labels(_array("--labels", args.labels))
+    else:
+        pool = KMeansPartitioner(n_regions=args.regions, seed=args.seed).fit(_array("--embeddings", args.embeddings))
+    pool.save(args.pool)
+    _describe(args.pool, pool)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    """Describe a saved partition."""
+    _describe(args.pool, _pool(args.pool))
+
+
+def _describe(path: str, pool: Partition) -> None:
+    """Print what there is to know of a partition before it is used."""
+    sizes = pool.sizes
+    low, median, high = np.quantile(sizes, (0.25, 0.5, 0.75))
+    print(f"{path}: {pool.n_items} items in {pool.n_regions} regions, fingerprint {pool.fingerprint[:12]}")
+    print(f"sizes: {sizes.min()} to {sizes.max()}, quartiles {low:.0f}, {median:.0f}, {high:.0f}")
+    print(f"centres: {'none' if pool.centers is None else f'{pool.centers.shape[1]} numbers each'}")
+    order = np.argsort(-sizes, kind="stable")
+    for name, regions in (("largest", order[:_SHOWN]), ("smallest", order[::-1][:_SHOWN])):
+        print(f"{name}: " + ", ".join(f"{_name(pool, region)} ({sizes[region]})" for region in regions))
+    repeats = pool.n_items / pool.n_regions / sizes.min()
+    print(f"with target='uniform' an item of the smallest region comes {repeats:.3g} times a pool-size draw")
+
+
+def _name(pool: Partition, region: int) -> str:
+    """Return what a region is called."""
+    return pool.names[region] if pool.names else str(region)
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    """Allocate over a saved partition with losses that are made up, and print where the draws went."""
+    pool = _pool(args.pool)
+    rounds, n = integer("--rounds", args.rounds, low=1), integer("--draw", args.draw, low=1)
+    rows, noise = integer("--present-rows", args.present_rows, low=1), real("--noise", args.noise, low=0)
+    truth = np.ones(pool.n_regions)
+    if args.discrepancy:
+        truth = float_vector("--discrepancy", _array("--discrepancy", args.discrepancy), length=pool.n_regions)
+        if not (np.isfinite(truth).all() and (truth >= 0).all()):
+            raise ValueError(f"--discrepancy {args.discrepancy}: expected finite numbers, none negative")
+    own = None if not args.present else int_vector("--present", _array("--present", args.present), high=pool.n_items)
+    try:
+        target: Any = float(args.target)
+    except ValueError:
+        target = args.target
+    allocator = Allocator(
+        pool,
+        policy=Proportional(exponent=args.exponent),
+        floor=args.floor,
+        target=target,
+        present_weight=args.present_weight,
+        present_rate=args.present_rate,
+        seed=args.seed,
+    )
+    rng = np.random.default_rng(args.seed)
+    drawn = np.zeros(pool.n_regions, np.int64)
+    print("round  visited  discrepancy  effective_regions  top_boost  passes")
+    for number in range(1, rounds + 1):
+        present = None if own is None else pool.regions_of(rng.choice(own, rows))
+        draw = allocator.draw(n, present=present)
+        drawn += np.bincount(draw.regions, minlength=pool.n_regions)
+        allocator.observe(draw.regions, truth[draw.regions] * _unit_noise(rng, noise, n))
+        allocator.step()
+        if number & (number - 1) == 0 or number == rounds:
+            found = allocator.metrics()
+            print(
+                f"{number:5d}  {found['visited']:7.3f}  {found['discrepancy']:11.4g}  "
+                f"{found['effective_regions']:17.1f}  {found['top_boost']:9.3g}  {found['passes']:6.3g}"
+            )
+    share, mass = drawn / drawn.sum(), pool.sizes / pool.n_items
+    order = np.argsort(-share / mass, kind="stable")
+    print("draws of an item, of a region, where the pool's own mixture gives 1:")
+    for region in [*order[:_SHOWN], *order[_SHOWN:][-_SHOWN:]]:
+        print(f"  {share[region] / mass[region]:8.3g}  {_name(pool, region)} ({pool.sizes[region]} items)")
+
+
+def _unit_noise(rng: np.random.Generator, deviation: float, n: int) -> FloatArray:
+    """Return n positive factors of mean 1 and the standard deviation given: gamma, as losses are skewed."""
+    return np.ones(n) if deviation == 0 else rng.gamma(deviation**-2, deviation**2, n)
+
+
+def _report(args: argparse.Namespace) -> None:
+    """Write a page from saved files."""
+    from aria_sampling.report.__main__ import from_files
+
+    print(from_files(Path(args.history), Path(args.pool), Path(args.out)))
+
+
+if __name__ == "__main__":
+    main()
