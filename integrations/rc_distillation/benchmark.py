@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     switches = {
         "by hand": ByHand(len(prompts), 0),
         "by hand again": ByHand(len(prompts), 0),
-        "aria": RandomConditioning(aria.Allocator(pool, present_weight=10, seed=0, lag=1)),
+        "aria": RandomConditioning(aria.Allocator(pool, present_weight=10, present_rate=0, seed=0, lag=1)),
     }
     arms = {name: Arm(parts, conditions, switch) for name, switch in switches.items()}
     rng, names = np.random.default_rng(0), list(arms)

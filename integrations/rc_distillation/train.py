@@ -74,7 +74,9 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
     # ARIA: the pool of prompts in regions, and what is drawn from it. With a lag of 1 losses may come a step later
     with accelerator.main_process_first():
         pool = regions.load_or_make(args.regions, prompts, make_pool)
-    allocator = aria.Allocator(pool, policy=POLICIES[args.policy], present_weight=10, seed=args.seed, lag=1)
+    allocator = aria.Allocator(
+        pool, policy=POLICIES[args.policy], present_weight=10, present_rate=0, seed=args.seed, lag=1
+    )
     switch = RandomConditioning(
         allocator,
         schedule=aria.ExponentialSwitch(args.switch_rate),
