@@ -18,7 +18,8 @@ from .summary import METRIC, SPLIT, entry
 
 FRONTIER = {
     "RC, square root of the size, uniform": ("rc", "sqrt", "uniform"),
-    "first ARIA, target from the pool's to uniform": ("aria_first", "aria_tau5", "aria_uniform"),
+    "ARIA, target from the pool's to uniform": ("aria", "aria_tau5", "aria_uniform"),
+    "the same of the first ARIA": ("first", "first_uniform"),
 }
 """Lines of `draw_frontier`: from the pool's shares to equal ones."""
 
@@ -196,7 +197,7 @@ def draw_frontier(cell: Cell, path: Path) -> None:
         for methods in FRONTIER.values():
             line = [found for method in methods if (found := at(method))]
             axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
-        shown = {"none", "aria", "oracle"}.union(*FRONTIER.values())
+        shown = {"none", "oracle"}.union(*FRONTIER.values())
         for index, method in enumerate(method for method in cell.methods if method in shown):
             if found := at(method):
                 axis.scatter(*found, s=60, color=colour(method), zorder=3)

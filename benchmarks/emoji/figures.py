@@ -31,7 +31,7 @@ COLOURS = {
     "rc": "#0072b2",
     "uniform": "#cc9a00",
     "aria": "#d1495b",
-    "aria_first": "#8e6bb0",
+    "first": "#8e6bb0",
     "oracle": "#2a9d6f",
 }
 SHORT = {
@@ -39,14 +39,14 @@ SHORT = {
     "rc": "RC",
     "uniform": "uniform",
     "aria": "ARIA",
-    "aria_first": "first ARIA",
+    "first": "first ARIA",
     "oracle": "oracle",
 }
 
 
 def colour(method: str) -> str:
     """A method's own colour, ARIA's for its variants, or grey."""
-    return COLOURS.get(method, COLOURS["aria"] if method.startswith("aria") else "#444444")
+    return COLOURS.get(method) or COLOURS.get(method.split("_", maxsplit=1)[0], "#444444")
 
 
 def name_of(method: str) -> str:

@@ -67,12 +67,8 @@ def _first(title: str, **changes: Any) -> Method:
     return replace(_FIRST, title=f"first ARIA, {title}", **changes)
 
 
-def _on(kind: str, title: str, **regions: Any) -> dict[str, Method]:
-    """The first ARIA and uniform on other regions."""
-    return {
-        f"aria_{kind}": _first(title, **regions),
-        f"uniform_{kind}": replace(_UNIFORM, title=f"uniform, {title}", **regions),
-    }
+def _uniform(title: str, **regions: Any) -> Method:
+    return replace(_UNIFORM, title=f"uniform, {title}", **regions)
 
 
 METHODS: dict[str, Method] = {
@@ -80,52 +76,59 @@ METHODS: dict[str, Method] = {
     "rc": Method("random conditioning", aria.PoolPolicy()),
     "uniform": _UNIFORM,
     "aria": _ARIA,
-    "aria_all": _aria("512 regions", n_regions=None),
+    # one setting changed
+    **{f"aria_w{n}": _aria(f"present_weight={n}", present_weight=float(n)) for n in (1, 3, 100)},
+    "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
+    "aria_tau5": _aria("target size**0.5", target=0.5),
+    "aria_uniform": _aria("target uniform", target="uniform"),
     "aria_blind": _aria("no discrepancy", policy=_FILL),
-    "aria_first": _FIRST,
-    # how much images count, and the target: what was tuned
-    **{f"aria_w{n}": _first(f"present_weight={n}", present_weight=float(n)) for n in (1, 3, 100)},
-    "aria_w100_floor5": _first("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
-    "aria_w100_floor5_gap": _first(
+    "aria_squared": _aria("D squared", policy=aria.Proportional(2.0)),
+    "aria_reducible": _aria("reducible", policy=aria.Reducible()),
+    "aria_floor5": _aria("floor 0.05", floor=0.05),
+    "aria_floor50": _aria("floor 0.5", floor=0.5),
+    "aria_ema": _aria("one EMA", estimator=aria.Ema()),
+    "aria_raw": _aria("raw losses", normalise=False),
+    **{f"aria_lag{n}": _aria(f"lag {n}", lag=n) for n in (8, 64)},
+    **{f"aria_regions{n}": _aria(f"{n} regions", n_regions=n) for n in (8, 32, 96, 512)},
+    "aria_random": _aria("2048 regions at random", partition="random"),
+    "aria_subgroups": _aria("Unicode's 99 subgroups", partition="subgroups"),
+    # the default that was frozen first, and what was tried on it
+    "first": _FIRST,
+    "first_w100": _first("present_weight=100", present_weight=100.0),
+    "first_w100_floor5": _first("present_weight=100, floor 0.05", present_weight=100.0, floor=0.05),
+    "first_w100_floor5_gap": _first(
         "present_weight=100, floor 0.05, no forced visits", present_weight=100.0, floor=0.05, max_gap=_NEVER
     ),
-    "aria_near8": _first("images count for the 8 nearest regions", near=8),
-    "aria_noisy": _first("images count where noisy", paired="noisy"),
-    "aria_nopaired": _first("images not counted", paired=False, present_weight=1.0),
-    "aria_tau5": _first("target size**0.5", target=0.5),
-    "aria_uniform": _first("target uniform", target="uniform"),
+    "first_near8": _first("images count for the 8 nearest regions", near=8),
+    "first_noisy": _first("images count where noisy", paired="noisy"),
+    "first_uniform": _first("target uniform", target="uniform"),
     **{
-        f"aria_uniform_w{n}": _first(f"target uniform, present_weight={n}", target="uniform", present_weight=float(n))
+        f"first_uniform_w{n}": _first(f"target uniform, present_weight={n}", target="uniform", present_weight=float(n))
         for n in (1, 3, 100)
     },
-    # policy and estimator
-    "aria_fill": _first("no discrepancy", policy=_FILL),
-    "fill_uniform_w1": _first(
+    "first_blind": _first("no discrepancy", policy=_FILL),
+    "first_uniform_w1_blind": _first(
         "target uniform, present_weight=1, no discrepancy", policy=_FILL, target="uniform", present_weight=1.0
     ),
-    "aria_squared": _first("D squared", policy=aria.Proportional(2.0)),
-    "aria_floor5": _first("floor 0.05", floor=0.05),
-    "aria_floor50": _first("floor 0.5", floor=0.5),
-    "aria_ema": _first("one EMA", estimator=aria.Ema()),
-    "aria_raw": _first("raw losses", normalise=False),
-    "aria_reducible": _first("reducible", policy=aria.Reducible()),
-    # other signals
-    "aria_direction": _first("error of the direction", signal="direction"),
-    "aria_of_start": _first("loss over the start's", signal="of_start"),
+    "first_direction": _first("error of the direction", signal="direction"),
+    "first_of_start": _first("loss over the start's", signal="of_start"),
     **{
-        f"aria_of_start{n}": _first(
+        f"first_of_start{n}": _first(
             f"(loss over the start's)**{n}", signal="of_start", policy=aria.Proportional(float(n))
         )
         for n in (2, 4)
     },
-    "aria_of_effect": _first("loss over the teacher's effect", signal="of_effect"),
-    "aria_truth": _first("true discrepancies", signal="truth", estimator=LATEST),
-    # regions and lag
-    **{key: value for n in (8, 32, 96, 2048) for key, value in _on(f"regions{n}", f"{n} regions", n_regions=n).items()},
-    **_on("subgroups", "Unicode's 99 subgroups", partition="subgroups"),
-    "aria_uniform_subgroups": _first("target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"),
-    **_on("random", "regions at random", partition="random"),
-    **{f"aria_lag{n}": _first(f"lag {n}", lag=n) for n in (8, 64)},
+    "first_of_effect": _first("loss over the teacher's effect", signal="of_effect"),
+    "first_truth": _first("true discrepancies", signal="truth", estimator=LATEST),
+    "first_regions2048": _first("2048 regions", n_regions=2048),
+    "first_subgroups": _first("Unicode's 99 subgroups", partition="subgroups"),
+    "first_uniform_subgroups": _first(
+        "target uniform, Unicode's 99 subgroups", target="uniform", partition="subgroups"
+    ),
+    # uniform on other regions
+    **{f"uniform_regions{n}": _uniform(f"{n} regions", n_regions=n) for n in (8, 32, 96, 2048)},
+    "uniform_subgroups": _uniform("Unicode's 99 subgroups", partition="subgroups"),
+    "uniform_random": _uniform("regions at random", partition="random"),
     # peers, and shares that nothing changes
     "sqrt": Method("square root of the size", _FILL, target=0.5, floor=1.0, max_gap=_NEVER),
     "reducible": Method("reducible, regions alike", aria.Reducible(), target="uniform"),
