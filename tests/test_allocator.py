@@ -411,6 +411,13 @@ def test_a_region_that_comes_rarely_is_seen_only_by_a_long_memory():
     assert long[2] - long[0] == pytest.approx(0.9 / (4 * 200))
 
 
+def test_a_present_rate_stays_what_it_was():
+    allocator = make(present_rate=-0.0)
+    assert allocator.digest() == make(present_rate=0).digest()
+    with pytest.raises(AttributeError):
+        allocator.present_rate = 0.5
+
+
 def test_states_do_not_cross_present_rates_and_those_of_older_schemas_have_the_default():
     newer = make().state_dict()
     config = {name: value for name, value in newer["config"].items() if name != "present_rate"}

@@ -1,5 +1,8 @@
 """The command line: what it makes is what the API makes, and what it cannot use is named."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -132,7 +135,10 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
     text = tmp_path / "words.npy"
     text.write_text("no array")
     new, numbers = tmp_path / "new", array(tmp_path, "n", np.ones((9, 2)))
-    negative = array(tmp_path, "m", [-1.0, 1, 1, 1])
+    negative, labels = array(tmp_path, "m", [-1.0, 1, 1, 1]), array(tmp_path, "labels", [0, 1, 1])
+    empty, archive = tmp_path / "empty.npy", tmp_path / "archive.npz"
+    empty.touch()
+    np.savez(archive, a=[0, 1])
     for argv, words in (
         (("inspect", tmp_path / "absent"), ("POOL", "absent")),
         (("inspect", text), ("POOL", "words.npy")),
@@ -146,9 +152,43 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
         (("simulate", saved, "--noise", "-1"), ("--noise", "-1")),
         (("simulate", saved, "--target", "odd"), ("target", "odd")),
         (("simulate", saved, "--floor", "0"), ("floor", "0")),
-        (("simulate", saved, "--discrepancy", negative), ("--discrepancy", "none negative")),
+        (("simulate", saved, "--noise", "1e9"), ("--noise", "1000000000")),
+        (("simulate", saved, "--draw", "3000000000"), ("--draw", "3000000000")),
+        (("simulate", saved, "--discrepancy", negative), ("--discrepancy", "from 0 to 1e100")),
+        (("simulate", saved, "--discrepancy", ""), ("--discrepancy",)),
+        (("simulate", saved, "--present", ""), ("--present",)),
+        (("simulate", saved, "--present", array(tmp_path, "o", np.empty(0, int))), ("--present", "got none")),
+        (("partition", new, "--labels", ""), ("--labels",)),
+        (("partition", new, "--labels", empty), ("--labels", "empty.npy")),
+        (("partition", new, "--labels", archive), ("--labels", "archive.npz", "archive; save one array")),
+        (("partition", labels, "--labels", labels), ("POOL", "the one to read")),
+        (("partition", tmp_path / "no" / "pool", "--labels", labels), ("POOL", "folder that exists")),
+        (("partition", tmp_path, "--labels", labels), ("POOL", "a file to write")),
+        (("report", text, saved, new), ("HISTORY", "words.npy", "torch.save(history.state_dict(), ...)")),
+        (("report", saved, saved, saved), ("OUT", "the one to read")),
         (("simulate", saved, "--present", array(tmp_path, "i", [20])), ("--present", "20")),
     ):
         said = ends_with(capsys, *argv)
         assert all(word in said for word in (f"{argv[0]}: ", *words)), said
     assert not new.exists()
+    assert np.load(labels).tolist() == [0, 1, 1]
+
+
+def test_a_warning_is_a_line(tmp_path, capsys):
+    embeddings = array(tmp_path, "e", np.repeat(np.eye(2, dtype=np.float32), 5, axis=0))
+    main(["partition", str(tmp_path / "pool"), "--embeddings", embeddings, "--regions", "3"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("aria-sampling: warning: 1 of 3 regions hold no item")
+
+
+def test_a_reader_that_leaves_ends_it_quietly(saved):
+    """As `| head -1` does; the table is longer than a pipe holds, so that the writer notices."""
+    code = "import sys; from aria_sampling import cli; [cli.main(['inspect', sys.argv[1]]) for _ in range(2000)]"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(saved)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -68,7 +68,8 @@ class Allocator:
         present_rate: Rate at which rows of `present` are forgotten, in [0, 1]. The effort of a region is the ratio of
             two exponential moving averages over rounds: of its rows in `present`, and of the rows drawn. 0 forgets
             nothing: the ratio of the sums over all rounds, the least noisy where the rows come from a mixture that
-            stays. A region of whose rows fewer than one comes in ``1 / present_rate`` rounds seems to have none.
+            stays. Otherwise it is as noisy as a count over ``(2 - rate) / rate`` rounds, 99 by default: regions of
+            which fewer rows than one come in as many look most of the time as if they had none, or few.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
             0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
@@ -102,7 +103,6 @@ class Allocator:
         self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
         self.present_weight = real("present_weight", present_weight, low=0, high=1e9)
-        self.present_rate = real("present_rate", present_rate, low=0, high=1)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)
         self.floor = floor if baseline is None else 1.0
@@ -111,15 +111,19 @@ class Allocator:
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self.target: FloatArray = q
-        self._start()
+        self._start(real("present_rate", present_rate, low=0, high=1) + 0.0)  # -0.0 is 0.0
 
-    def _start(self) -> None:
+    def _start(self, present_rate: float) -> None:
         """Go to the state before the first round."""
-        n_regions = self.partition.n_regions
         self._progress = Progress.start(
-            self.estimator, self.policy, n_regions=n_regions, lag=self._lag, present_rate=self.present_rate
+            self.estimator, self.policy, n_regions=self.partition.n_regions, lag=self._lag, present_rate=present_rate
         )
         self.rewind()
+
+    @property
+    def present_rate(self) -> float:
+        """Rate at which rows of `present` are forgotten. It cannot be set: the counts depend on it."""
+        return self._progress.cursors.rate
 
     @property
     def lag(self) -> int:
@@ -141,7 +145,7 @@ class Allocator:
                 f"lag={value}: the allocation has begun with lag={self._lag}, and its stream depends on it"
             )
         self._lag = value
-        self._start()
+        self._start(self.present_rate)
 
     # -- a round ---------------------------------------------------------------------------------------
 

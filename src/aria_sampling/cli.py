@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from aria_sampling.partition import KMeansPartitioner, Partition
 __all__ = ["main"]
 
 _SHOWN = 5  # regions in a list
+_MOST = 10**7  # rows of a round: arrays of 80 MB
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,9 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        args.carry_out(args)
-    except (OSError, ValueError, ImportError) as error:
-        parser.error(f"{args.command}: {error}")
+        with warnings.catch_warnings(record=True, action="default", category=UserWarning) as caught:
+            args.carry_out(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `aria-sampling ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        parser.error(f"{args.command}: {error or type(error).__name__}")
+    else:
+        for warning in caught:
+            print(f"aria-sampling: warning: {warning.message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what settings do: allocate for some rounds, with discrepancies that are told and stay as they are",
     )
     play.add_argument("pool", help="file that `partition` or Partition.save wrote")
-    play.add_argument("--rounds", type=int, default=200)
+    play.add_argument("--rounds", type=int, default=200, help="how many (default 200)")
     play.add_argument("--draw", type=int, default=256, metavar="N", help="rows drawn a round (default 256)")
     play.add_argument("--discrepancy", help=".npy file, real [n_regions], not negative (default: 1 everywhere)")
     play.add_argument("--noise", type=float, default=1.0, help="standard deviation of a loss over its mean (default 1)")
@@ -64,9 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--present-rows", type=int, default=256, metavar="N", help="of these in a round (default 256)")
     play.add_argument("--exponent", type=float, default=1.0, help="of the policy, Proportional (default 1)")
     play.add_argument("--target", default="pool", help="pool, uniform, or a number in [0, 1] (default pool)")
-    for name, default in (("floor", 0.2), ("present-weight", 1.0), ("present-rate", 0.02)):
-        play.add_argument(f"--{name}", type=float, default=default, help=f"of Allocator (default {default})")
-    play.add_argument("--seed", type=int, default=0)
+    for name, default, what in (
+        ("floor", 0.2, "share of the draws that follow the target"),
+        ("present-weight", 1.0, "draws that a row that trains anyway counts for"),
+        ("present-rate", 0.02, "rate at which such rows are forgotten, 0 for never"),
+    ):
+        play.add_argument(f"--{name}", type=float, default=default, help=f"{what} (default {default})")
+    play.add_argument("--seed", type=int, default=0, help="of the draws and the noise (default 0)")
     play.set_defaults(carry_out=_simulate)
 
     page = commands.add_parser("report", help="write an HTML page on the history of a run; needs torch and matplotlib")
@@ -80,9 +95,14 @@ def _parser() -> argparse.ArgumentParser:
 def _array(option: str, path: str) -> AnyArray:
     """Return the array in an .npy file, mapped, not read."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{option} {path}: expected an .npy file of numbers; {error}") from None
+        found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # whatever NumPy meets in a file that is none of its own
+        raise ValueError(
+            f"{option} {path}: expected an .npy file of numbers; {error or type(error).__name__}"
+        ) from None
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{option} {path}: expected an .npy file, got an archive; save one array with numpy.save")
+    return found
 
 
 def _pool(path: str) -> Partition:
@@ -95,14 +115,26 @@ def _pool(path: str) -> Partition:
 
 def _partition(args: argparse.Namespace) -> None:
     """Make a partition and save it."""
-    if (args.regions is None) == bool(args.embeddings):
+    if (args.regions is None) == (args.embeddings is not None):
         raise ValueError("--regions: expected with --embeddings, and with nothing else")
-    if args.labels:
+    out = Path(args.pool)
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"POOL {out}: expected a file to write, in a folder that exists")
+    if args.labels is not None:
+        _no_input("POOL", out, args.labels)
         pool = Partition.from_labels(_array("--labels", args.labels))
     else:
+        _no_input("POOL", out, args.embeddings)
         pool = KMeansPartitioner(n_regions=args.regions, seed=args.seed).fit(_array("--embeddings", args.embeddings))
-    pool.save(args.pool)
+    pool.save(out)
     _describe(args.pool, pool)
+
+
+def _no_input(what: str, out: Path, *inputs: str) -> None:
+    """Refuse to write over what is read."""
+    for path in inputs:
+        if out.exists() and Path(path).exists() and out.samefile(path):
+            raise ValueError(f"{what} {out}: expected a file to write, got the one to read")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -132,14 +164,18 @@ def _name(pool: Partition, region: int) -> str:
 def _simulate(args: argparse.Namespace) -> None:
     """Allocate over a saved partition with losses that are made up, and print where the draws went."""
     pool = _pool(args.pool)
-    rounds, n = integer("--rounds", args.rounds, low=1), integer("--draw", args.draw, low=1)
-    rows, noise = integer("--present-rows", args.present_rows, low=1), real("--noise", args.noise, low=0)
-    truth = np.ones(pool.n_regions)
-    if args.discrepancy:
+    rounds, n = integer("--rounds", args.rounds, low=1), integer("--draw", args.draw, low=1, high=_MOST)
+    rows = integer("--present-rows", args.present_rows, low=1, high=_MOST)
+    noise = real("--noise", args.noise, low=0, high=100)
+    truth, own = np.ones(pool.n_regions), None
+    if args.discrepancy is not None:
         truth = float_vector("--discrepancy", _array("--discrepancy", args.discrepancy), length=pool.n_regions)
-        if not (np.isfinite(truth).all() and (truth >= 0).all()):
-            raise ValueError(f"--discrepancy {args.discrepancy}: expected finite numbers, none negative")
-    own = None if not args.present else int_vector("--present", _array("--present", args.present), high=pool.n_items)
+        if not ((truth >= 0) & (truth <= 1e100)).all():
+            raise ValueError(f"--discrepancy {args.discrepancy}: expected numbers from 0 to 1e100")
+    if args.present is not None:
+        own = int_vector("--present", _array("--present", args.present), high=pool.n_items)
+        if not len(own):
+            raise ValueError(f"--present {args.present}: expected pool items, got none")
     try:
         target: Any = float(args.target)
     except ValueError:
@@ -170,20 +206,24 @@ def _simulate(args: argparse.Namespace) -> None:
             )
     share, mass = drawn / drawn.sum(), pool.sizes / pool.n_items
     order = np.argsort(-share / mass, kind="stable")
-    print("draws of an item, of a region, where the pool's own mixture gives 1:")
-    for region in [*order[:_SHOWN], *order[_SHOWN:][-_SHOWN:]]:
-        print(f"  {share[region] / mass[region]:8.3g}  {_name(pool, region)} ({pool.sizes[region]} items)")
+    print("draws per item, over those of the pool's own mixture, from the most to the fewest:")
+    for place, region in enumerate(order):
+        if place < _SHOWN or place >= len(order) - _SHOWN:
+            print(f"  {share[region] / mass[region]:8.3g}  {_name(pool, region)} ({pool.sizes[region]} items)")
+        elif place == _SHOWN:
+            print(f"       ...  {len(order) - 2 * _SHOWN} regions")
 
 
 def _unit_noise(rng: np.random.Generator, deviation: float, n: int) -> FloatArray:
     """Return n positive factors of mean 1 and the standard deviation given: gamma, as losses are skewed."""
-    return np.ones(n) if deviation == 0 else rng.gamma(deviation**-2, deviation**2, n)
+    return np.ones(n) if deviation < 1e-6 else rng.gamma(deviation**-2, deviation**2, n)
 
 
 def _report(args: argparse.Namespace) -> None:
     """Write a page from saved files."""
     from aria_sampling.report.__main__ import from_files
 
+    _no_input("OUT", Path(args.out), args.history, args.pool)
     print(from_files(Path(args.history), Path(args.pool), Path(args.out)))
 
 

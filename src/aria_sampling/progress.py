@@ -232,7 +232,7 @@ def check_schema(state: Any) -> Any:
     if its == 1:
         state = _from_schema_1(state)
     config: dict[str, str] = take(state, "config", dict)
-    return {**state, "schema": SCHEMA, "config": {"present_rate": "0.02", **config}}
+    return {**state, "schema": SCHEMA, "config": {**config, "present_rate": "0.02"}}
 
 
 def check_fit(state: Any, pool: Partition, config: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from aria_sampling import Allocator, History, Partition
@@ -26,13 +25,18 @@ def from_files(history: Path, pool: Path, out: Path) -> Path:
         raise ValueError(f"POOL {pool}: {error}") from None
     try:
         state: Any = torch.load(history, weights_only=True)
+    except Exception as error:  # whatever torch meets in a file that is none of its own
+        raise ValueError(
+            f"HISTORY {history}: expected what torch.save(history.state_dict(), ...) wrote; {type(error).__name__}"
+        ) from None
+    try:
         config: dict[str, str] = take(state, "config", dict)
         allocator = Allocator(partition, target=decode("target", take(state, "target", dict)))
         record = History(
             allocator, every=int(take(config, "every", str)), max_records=int(take(config, "max_records", str))
         )
         record.load_state_dict(state)
-    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+    except ValueError as error:
         raise ValueError(f"HISTORY {history}: {error}") from None
     try:
         return write(record, out, "")
