@@ -100,7 +100,7 @@ def _array(option: str, path: str) -> AnyArray:
         raise ValueError(
             f"{option} {path}: expected an .npy file of numbers; {error or type(error).__name__}"
         ) from None
-    if not isinstance(found, np.ndarray):
+    if not hasattr(found, "dtype"):
         raise ValueError(f"{option} {path}: expected an .npy file, got an archive; save one array with numpy.save")
     return found
 
