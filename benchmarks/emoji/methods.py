@@ -16,7 +16,7 @@ import aria_sampling as aria
 from benchmarks.mixing.methods import LATEST, OnlineMixing
 
 from .models import TIMESTEPS
-from .peers import LastLosses, NearAllocator, SecondMoment
+from .peers import Growth, LastLosses, NearAllocator, Pooled, SecondMoment
 from .world import Scenario, stream
 
 PARTITIONS = ("kmeans", "subgroups", "random", "unseen")
@@ -41,6 +41,7 @@ class Method:
     partition: str | None = None  # other regions than the cell's
     n_regions: int | None = None  # as many, where that is free
     lag: int | None = None  # another lag than the cell's
+    groups: int = 0  # of regions, whose means draw theirs
     near: int = 1  # a row that keeps its own caption counts for as many regions, its own and the nearest
 
     @property
@@ -92,6 +93,8 @@ METHODS: dict[str, Method] = {
     **{f"aria_regions{n}": _aria(f"{n} regions", n_regions=n) for n in (8, 32, 96, 512)},
     "aria_random": _aria("2048 regions at random", partition="random"),
     "aria_subgroups": _aria("Unicode's 99 subgroups", partition="subgroups"),
+    **{f"aria_pooled{p}": _aria(f"pooled, D**{p}", policy=aria.Proportional(float(p)), groups=128) for p in (1, 2, 4)},
+    **{f"aria_growth{p}": _aria(f"pooled, growth**{p}", policy=Growth(float(p)), groups=128) for p in (2, 4, 8, 16)},
     # the default that was frozen first, and what was tried on it
     "first": _FIRST,
     "first_w100": _first("present_weight=100", present_weight=100.0),
@@ -173,9 +176,14 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
     if method.policy is None:
         return None
     make = aria.Allocator if method.near == 1 else partial(NearAllocator, near=method.near)
+    estimator = method.estimator
+    if method.groups:
+        assert partition.centers is not None
+        groups = aria.KMeansPartitioner(n_regions=method.groups, seed=seed).fit(partition.centers).labels
+        estimator = Pooled(estimator, tuple(groups.tolist()))
     allocator = make(
         partition,
-        estimator=method.estimator,
+        estimator=estimator,
         policy=method.policy,
         floor=method.floor,
         max_gap=method.max_gap,

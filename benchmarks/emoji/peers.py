@@ -7,7 +7,8 @@ Exp3 is in `benchmarks/mixing/methods.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,67 @@ class SecondMoment(aria.Policy):
 
     def log_phi(self, state: Arrays) -> np.ndarray:
         """The logarithm of the root mean square loss, or 0."""
+        return state["log_phi"].copy()
+
+
+@dataclass(frozen=True)
+class Pooled(aria.Estimator):
+    """Another estimator's means, drawn towards those of groups of regions as if by `strength` losses more.
+
+    For more regions than there are losses: a group of them has enough.
+    """
+
+    inner: aria.Estimator
+    groups: tuple[int, ...]  # of each region
+    strength: float = 8.0
+
+    def init(self, n_regions: int) -> Arrays:
+        """Return the state before any feedback."""
+        return self.inner.init(n_regions)
+
+    def update(self, state: Arrays, feedback: Feedback) -> Arrays:
+        """Return the state one round later."""
+        return self.inner.update(state, feedback)
+
+    def estimate(self, state: Arrays) -> Estimate:
+        """Return the current `Estimate`."""
+        found, groups = self.inner.estimate(state), self._groups
+        if not found.count.any():
+            return found
+        total, weight = np.bincount(groups, found.count * found.mean), np.bincount(groups, found.count)
+        overall = total.sum() / weight.sum()
+        group = (total + self.strength * overall) / (weight + self.strength)
+        mean = (found.count * found.mean + self.strength * group[groups]) / (found.count + self.strength)
+        return replace(found, mean=mean)
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        return np.array(self.groups)
+
+
+@dataclass(frozen=True)
+class Growth(aria.Policy):
+    """φ = (D / what it was after `warm` rounds with feedback)**exponent; 1 until then."""
+
+    exponent: float
+    warm: int = 100
+
+    def init(self, n_regions: int) -> Arrays:
+        """Return the state before any feedback."""
+        return {"log_phi": np.zeros(n_regions), "start": np.zeros(n_regions), "clock": np.zeros(1)}
+
+    def update(self, state: Arrays, estimate: Estimate) -> Arrays:
+        """Return the state that follows an estimate."""
+        state["clock"] += 1
+        now = np.log(np.maximum(estimate.mean, 1e-12))
+        if state["clock"][0] == self.warm:
+            state["start"][:] = now
+        if state["clock"][0] > self.warm:
+            state["log_phi"][:] = self.exponent * (now - state["start"])
+        return state
+
+    def log_phi(self, state: Arrays) -> np.ndarray:
+        """Return log φ."""
         return state["log_phi"].copy()
 
 

@@ -23,7 +23,7 @@ from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
 from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
-from benchmarks.emoji.peers import LastLosses, SecondMoment  # noqa: E402
+from benchmarks.emoji.peers import Growth, LastLosses, Pooled, SecondMoment  # noqa: E402
 from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
 UNSEEN = "Animals & Nature,Food & Drink"
@@ -512,3 +512,25 @@ def test_the_peer_s_policy_conforms() -> None:
     checks.check_policy(SecondMoment())
     with pytest.raises(AssertionError, match="the first visit sets the mean"):
         checks.check_estimator(LastLosses())
+
+
+def test_pooled_means_are_drawn_to_their_group() -> None:
+    """As if by eight losses of the group's, which is itself drawn to all by eight."""
+    estimator = Pooled(aria.Ema(rate=1e-9), groups=(0, 0, 1), strength=8.0)
+    feedback = aria.Feedback.from_rows([0] * 8 + [1] * 24, [1.0] * 8 + [3.0] * 24, n_regions=3)
+    found = estimator.estimate(estimator.update(estimator.init(3), feedback))
+    overall = (8 * 1 + 24 * 3) / 32
+    group = (8 * 1 + 24 * 3 + 8 * overall) / 40
+    expected = [(8 * 1 + 8 * group) / 16, (24 * 3 + 8 * group) / 32, overall]
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.count, [8, 24, 0], rtol=1e-6)
+
+
+def test_growth_is_over_what_was_at_the_end_of_the_warm_up() -> None:
+    checks.check_policy(Growth(2.0))
+    policy, estimator = Growth(2.0, warm=2), aria.Ema(rate=1.0)
+    estimate, shares = estimator.init(2), policy.init(2)
+    for losses, wanted in (([1.0, 1.0], [1, 1]), ([2.0, 4.0], [1, 1]), ([4.0, 2.0], [4, 1 / 4])):
+        estimate = estimator.update(estimate, aria.Feedback.from_rows([0, 1], losses, n_regions=2))
+        shares = policy.update(shares, estimator.estimate(estimate))
+        np.testing.assert_allclose(np.exp(policy.log_phi(shares)), wanted)
