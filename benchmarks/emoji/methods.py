@@ -179,7 +179,11 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
     estimator = method.estimator
     if method.groups:
         assert partition.centers is not None
-        groups = aria.KMeansPartitioner(n_regions=method.groups, seed=seed).fit(partition.centers).labels
+        groups = (
+            aria.KMeansPartitioner(n_regions=min(method.groups, partition.n_regions), seed=seed)
+            .fit(partition.centers)
+            .labels
+        )
         estimator = Pooled(estimator, tuple(groups.tolist()))
     allocator = make(
         partition,
