@@ -42,7 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=int, default=RunSettings.batch)
     run.add_argument("--lr", type=float, default=RunSettings.lr)
     run.add_argument("--lam", type=float, default=RunSettings.lam, help="rate of the exponential switch")
-    run.add_argument("--regions", type=int, default=RunSettings.n_regions, help="how many, where that is free")
+    run.add_argument(
+        "--regions",
+        type=int,
+        default=RunSettings.n_regions,
+        help="how many, where that is free; aria has four times as many",
+    )
     run.add_argument("--partition", choices=PARTITIONS[:3], default=RunSettings.partition)
     run.add_argument("--pool", choices=POOLS, default=RunSettings.pool)
     run.add_argument("--paired-share", type=float, default=RunSettings.paired_share, help="of the images, kept")
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     price = commands.add_parser("cost", help="what the allocator adds to a step, beside the same loop by hand")
     price.add_argument("--rounds", type=int, default=300)
+    price.add_argument("--regions", type=int, default=RunSettings.n_regions, help="aria has four times as many")
     price.add_argument("--json", type=Path, help="write the result there")
 
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
@@ -164,9 +170,8 @@ def main(argv: list[str] | None = None) -> None:
         _study(args)
         return
     if args.command == "cost":
-        found = cost.measure(
-            RunSettings("aria", "depth3", scenario(Emoji.load(), TUNING_CELL).unseen, 0), rounds=args.rounds
-        )
+        unseen = scenario(Emoji.load(), TUNING_CELL).unseen
+        found = cost.measure(RunSettings("aria", "depth3", unseen, 0, n_regions=args.regions), rounds=args.rounds)
         if args.json:
             write_atomically(args.json, json.dumps(found, indent=1) + "\n")
         return

@@ -155,10 +155,11 @@ class Loop:
 
 
 def partition_of(settings: RunSettings, scenario: Scenario) -> aria.Partition:
-    """The regions of the run's method: its own, or the cell's."""
-    method = METHODS[settings.method]
-    kind, n_regions = method.partition or settings.partition, method.n_regions or settings.n_regions
-    return regions_of(scenario, kind, n_regions, settings.seed)
+    """The regions of the run's method, its own or the cell's; its number is for cells of 512, others in proportion."""
+    method, n_regions = METHODS[settings.method], settings.n_regions
+    if method.n_regions:
+        n_regions = max(1, method.n_regions * n_regions // RunSettings.n_regions)
+    return regions_of(scenario, method.partition or settings.partition, n_regions, settings.seed)
 
 
 def distill(

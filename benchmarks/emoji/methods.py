@@ -39,7 +39,7 @@ class Method:
     normalise: bool = True
     estimator: aria.Estimator = field(default_factory=aria.EmaBank)
     partition: str | None = None  # other regions than the cell's
-    n_regions: int | None = None  # as many, where that is free
+    n_regions: int | None = None  # as many where the cell has 512, if that is free; in proportion elsewhere
     lag: int | None = None  # another lag than the cell's
     groups: int = 0  # of regions, whose means draw theirs
     near: int = 1  # a row that keeps its own caption counts for as many regions, its own and the nearest

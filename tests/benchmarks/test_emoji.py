@@ -311,7 +311,7 @@ def test_runs_of_other_settings_are_not_compared() -> None:
 
 
 def test_cost_is_measured_in_one_run(tmp_path: Path) -> None:
-    main(["cost", "--rounds", "2", "--json", str(tmp_path / "cost.json")])
+    main(["cost", "--rounds", "2", "--regions", "8", "--json", str(tmp_path / "cost.json")])
     found = json.loads((tmp_path / "cost.json").read_text())
     assert found["rounds"] == 2
     assert found["extra_us"] == found["aria"]["switch_us"] - found["by hand"]["switch_us"]
@@ -358,7 +358,9 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path) -> None:
-    settings = distillation.RunSettings("aria", "depth2", cell.unseen, 5, steps=3, batch=8, evaluation=TINY)
+    settings = distillation.RunSettings(
+        "aria", "depth2", cell.unseen, 5, steps=3, batch=8, n_regions=16, evaluation=TINY
+    )
     data = study.fingerprint()
     records = [
         distillation.distill(settings, cell, teacher, data, tmp_path, lambda steps, text: None) for _ in range(2)
