@@ -38,9 +38,10 @@ class Line:
         return len(self.cell.by_seed(REFERENCE, METRIC, SPLIT))
 
     def share_of_oracle(self) -> float | None:
-        """What part of the oracle's gain over `rc` ARIA has; None where the oracle gains nothing."""
-        mine, best = self.cell.change("aria", SPLIT), self.cell.change("oracle", SPLIT)
-        return None if mine is None or best is None or best.mean >= 0 else mine.mean / best.mean
+        """What part of the oracle's gain over `rc` ARIA has, on the seeds of all three; None if there is no gain."""
+        errors = [self.cell.by_seed(method, METRIC, SPLIT) for method in (REFERENCE, "aria", "oracle")]
+        reference, mine, best = (sum(e[s] for s in set.intersection(*map(set, errors))) for e in errors)
+        return None if best >= reference else (reference - mine) / (reference - best)
 
     def steps(self, method: str) -> float | None:
         """The share of the steps after which the mean curve of unseen conditions is at `rc`'s last value or below."""

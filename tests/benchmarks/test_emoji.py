@@ -475,6 +475,14 @@ def test_draws_by_mixture() -> None:
     assert "| 2.0, 4.0 |" in compare.markdown(cell)
 
 
+def test_the_part_of_the_oracle_s_gain_is_of_the_seeds_of_all_three() -> None:
+    runs = [_run("rc", 0, 1.0), _run("rc", 1, 3.0), _run("aria", 0, 0.8), _run("aria", 1, 1.0), _run("oracle", 0, 0.6)]
+    (cell,) = stats.cells(runs).values()
+    assert summary.Line("few", "", cell).share_of_oracle() == pytest.approx(0.5)
+    (cell,) = stats.cells(runs[:4]).values()
+    assert summary.Line("few", "", cell).share_of_oracle() is None
+
+
 def test_variants_of_aria_change_what_their_name_says() -> None:
     aria_itself = vars(METHODS["aria"])
     for name, method in METHODS.items():
