@@ -181,9 +181,9 @@ def draw_curves(cell: Cell, path: Path) -> None:
 
 
 def _whole(cell: Cell) -> list[str]:
-    """The methods that were run on every seed of the cell."""
-    seeds = {run["seed"] for run in cell.runs}
-    return [method for method in cell.methods if cell.by_seed(method, "generation", "unseen").keys() == seeds]
+    """The methods that were run on every seed of the cell, but for the default of before."""
+    seeds, methods = {run["seed"] for run in cell.runs}, [method for method in cell.methods if method != "first"]
+    return [method for method in methods if cell.by_seed(method, "generation", "unseen").keys() == seeds]
 
 
 def _dots(axis: Any, cell: Cell, split: str) -> None:
