@@ -90,7 +90,7 @@ def test_hostile_arguments_together(call, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
-@settings(max_examples=1000)
+@settings(max_examples=1500)
 @given(data=st.data())
 def test_many_hostile_arguments_together(call, data):
     several(call, data)
