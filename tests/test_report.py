@@ -116,12 +116,12 @@ def test_matplotlib_is_loaded_when_a_figure_is_made():
 
 def test_from_the_command_line(tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    from aria_sampling.report.__main__ import main
+    from aria_sampling.cli import main
 
     history = trained(names=NAMES, target="uniform", policy=aria.Minimax())
     torch.save(history.state_dict(), tmp_path / "history.pt")
     history.allocator.partition.save(tmp_path / "pool.aria")
-    main([str(tmp_path / name) for name in ("history.pt", "pool.aria", "out.html")])
+    main(["report", *(str(tmp_path / name) for name in ("history.pt", "pool.aria", "out.html"))])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert history.advice().verdict in Page(text).text
@@ -132,7 +132,7 @@ def test_from_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize("how", ["missing", "empty", "other"])
 def test_the_command_line_says_which_file_is_wrong(tmp_path, capsys, wrong, how):
     torch = pytest.importorskip("torch")
-    from aria_sampling.report.__main__ import main
+    from aria_sampling.cli import main
 
     history = trained(names=NAMES)
     torch.save(history.state_dict(), tmp_path / "history")
@@ -147,6 +147,6 @@ def test_the_command_line_says_which_file_is_wrong(tmp_path, capsys, wrong, how)
     else:  # a good file of the other kind
         paths["history"], paths["pool"] = paths["pool"], paths["history"]
     with pytest.raises(SystemExit) as stopped:
-        main([str(path) for path in paths.values()])
+        main(["report", *map(str, paths.values())])
     assert stopped.value.code == 2
-    assert re.search(rf"error: (HISTORY|POOL|OUT) {re.escape(str(tmp_path))}", capsys.readouterr().err)
+    assert re.search(rf"error: report: (HISTORY|POOL|OUT) {re.escape(str(tmp_path))}", capsys.readouterr().err)

@@ -221,7 +221,7 @@ def _unit_noise(rng: np.random.Generator, deviation: float, n: int) -> FloatArra
 
 def _report(args: argparse.Namespace) -> None:
     """Write a page from saved files."""
-    from aria_sampling.report.__main__ import from_files
+    from aria_sampling.report._files import from_files
 
     _no_input("OUT", Path(args.out), args.history, args.pool)
     print(from_files(Path(args.history), Path(args.pool), Path(args.out)))

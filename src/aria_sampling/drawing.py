@@ -259,15 +259,15 @@ class Cursors:
     visits: IntArray
     last: IntArray
     present: FloatArray
+    rate: float
     draws: int = 0
     size: float = 0.0
     drawn: float = 0.0
-    rate: float = 0.02
 
     @classmethod
     def start(cls, n_regions: int, *, rate: float) -> Cursors:
         """Return the cursors before any draw."""
-        return cls(np.zeros(n_regions, np.int64), np.full(n_regions, -1, np.int64), np.zeros(n_regions), rate=rate)
+        return cls(np.zeros(n_regions, np.int64), np.full(n_regions, -1, np.int64), np.zeros(n_regions), rate)
 
     def copy(self) -> Cursors:
         """Return an independent copy."""
@@ -318,4 +318,4 @@ class Cursors:
             if not (np.isfinite(state[name]) & (state[name] >= low)).all():
                 raise StateError(f"state entry 'cursors.{name}': expected finite numbers >= {low}, got {state[name]!r}")
         draws, size, drawn = state["scalars"].tolist()
-        return cls(state["visits"], state["last"], state["present"], int(draws), size, drawn, rate)
+        return cls(state["visits"], state["last"], state["present"], rate, int(draws), size, drawn)

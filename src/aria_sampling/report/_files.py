@@ -1,4 +1,4 @@
-"""A report from saved files: ``python -m aria_sampling.report HISTORY POOL OUT``, or ``aria-sampling report``.
+"""A report from saved files, as ``aria-sampling report HISTORY POOL OUT`` writes it.
 
 HISTORY is the state of a `History`, saved by ``torch.save``; POOL the partition, saved by `Partition.save`; OUT the
 HTML file to write. The settings of the allocator are in neither file: pass the history itself to `html` to have them.
@@ -6,7 +6,6 @@ HTML file to write. The settings of the allocator are in neither file: pass the 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +41,3 @@ def from_files(history: Path, pool: Path, out: Path) -> Path:
         return write(record, out, "")
     except OSError as error:
         raise ValueError(f"OUT {out}: {error}") from None
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Carry out the command."""
-    parser = argparse.ArgumentParser(prog="python -m aria_sampling.report", description=__doc__)
-    for name in ("history", "pool", "out"):
-        parser.add_argument(name, type=Path)
-    args = parser.parse_args(argv)
-    try:
-        print(from_files(args.history, args.pool, args.out))
-    except ValueError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()
