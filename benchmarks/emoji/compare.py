@@ -78,7 +78,28 @@ def _why(cell: Cell) -> list[str]:
             f"region is drawn {blended:.1f} times, of a region of unseen ones alone {pure:.1f} times, of seen ones",
             f"alone {seen_alone:.1f} times.",
         ]
+    if (believed := told_apart(cell)) is not None:
+        text += [
+            f"Its last estimate of the discrepancy is {believed[0]:.2f} on average where nine tenths of a region or more",
+            f"are unseen, and {believed[1]:.2f} where a tenth or less is; the medians are {believed[2]:.2f} and "
+            f"{believed[3]:.2f}.",
+        ]
     return text
+
+
+def told_apart(cell: Cell, method: str = "aria") -> tuple[float, float, float, float] | None:
+    """The last estimates in regions of unseen prompts and of others: means over prompts, then medians over regions."""
+    runs = [run for run in cell.runs if run["method"] == method and "discrepancy" in (run["regions"] or {})]
+    if not runs:
+        return None
+    regions = runs[0]["regions"]
+    sizes, unseen = np.array(regions["sizes"], float), np.array(regions["unseen_share"])
+    estimate = np.array(regions["discrepancy"][-1], float)
+    kinds = [kind & np.isfinite(estimate) for kind in (unseen >= 0.9, unseen <= 0.1)]
+    if not all(kind.any() for kind in kinds):
+        return None
+    means = [float(np.average(estimate[kind], weights=sizes[kind])) for kind in kinds]
+    return means[0], means[1], float(np.median(estimate[kinds[0]])), float(np.median(estimate[kinds[1]]))
 
 
 def by_mixture(cell: Cell, method: str = "aria") -> tuple[float, float, float, float] | None:

@@ -483,6 +483,16 @@ def test_the_part_of_the_oracle_s_gain_is_of_the_seeds_of_all_three() -> None:
     assert summary.Line("few", "", cell).share_of_oracle() is None
 
 
+def test_what_is_believed_of_unseen_regions_and_of_others() -> None:
+    regions = {"sizes": [1, 3, 2, 5], "unseen_share": [1.0, 0.9, 0.0, 0.5], "draws": [1, 1, 1, 1]}
+    regions |= {"discrepancy": [[9.0] * 4, [2.0, 4.0, 1.0, 7.0]]}
+    (cell,) = stats.cells(
+        [{**_run("rc", 0, 1.0), "regions": None}, {**_run("aria", 0, 1.0), "regions": regions}]
+    ).values()
+    assert compare.told_apart(cell) == (3.5, 1.0, 3.0, 1.0)
+    assert compare.told_apart(cell, "rc") is None
+
+
 def test_variants_of_aria_change_what_their_name_says() -> None:
     aria_itself = vars(METHODS["aria"])
     for name, method in METHODS.items():
