@@ -80,8 +80,8 @@ def _why(cell: Cell) -> list[str]:
         ]
     if (believed := told_apart(cell)) is not None:
         text += [
-            f"Its last estimate of the discrepancy is {believed[0]:.2f} on average where nine tenths of a region or more",
-            f"are unseen, and {believed[1]:.2f} where a tenth or less is; the medians are {believed[2]:.2f} and "
+            f"Its last estimate of the discrepancy is {believed[0]:.2f} on average where nine tenths of a region or",
+            f"more are unseen, and {believed[1]:.2f} where a tenth or less is; the medians are {believed[2]:.2f} and "
             f"{believed[3]:.2f}.",
         ]
     return text
