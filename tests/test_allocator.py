@@ -411,11 +411,18 @@ def test_a_region_that_comes_rarely_is_seen_only_by_a_long_memory():
     assert long[2] - long[0] == pytest.approx(0.9 / (4 * 200))
 
 
-def test_a_present_rate_stays_what_it_was():
-    allocator = make(present_rate=-0.0)
-    assert allocator.digest() == make(present_rate=0).digest()
+def test_a_present_rate_of_minus_zero_is_zero():
+    assert make(present_rate=-0.0).digest() == make(present_rate=0).digest()
+
+
+@pytest.mark.parametrize(("name", "value"), [("present_rate", 0.5), ("max_repeat", 3.0)])
+def test_settings_that_the_past_depends_on_cannot_be_set(name, value):
+    allocator = make(**{name: value})
+    before = allocator.digest()
     with pytest.raises(AttributeError):
-        allocator.present_rate = 0.5
+        setattr(allocator, name, 0.9)
+    assert getattr(allocator, name) == value
+    assert allocator.digest() == before
 
 
 def test_states_do_not_cross_present_rates_and_those_of_older_schemas_have_the_default():

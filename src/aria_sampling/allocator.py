@@ -100,14 +100,14 @@ class Allocator:
         self.seed = integer("seed", seed, low=0, high=2**64 - 1)
         self._lag = integer("lag", lag, low=0, high=_MOST_LAG)
         self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
-        self.max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
+        self._max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
         self.correction = real("correction", correction, low=0, high=1)
         self.present_weight = real("present_weight", present_weight, low=0, high=1e9)
         baseline = self.policy.baseline
         floor = real("floor", floor, low=0, high=1, open_low=True)
         self.floor = floor if baseline is None else 1.0
         q = target_shares(target if baseline is None else baseline, partition.sizes)
-        self._cap = None if self.max_repeat is None else repeat_cap(q, partition.sizes, self.max_repeat)
+        self._cap = None if self._max_repeat is None else repeat_cap(q, partition.sizes, self._max_repeat)
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self.target: FloatArray = q
@@ -119,6 +119,11 @@ class Allocator:
             self.estimator, self.policy, n_regions=self.partition.n_regions, lag=self._lag, present_rate=present_rate
         )
         self.rewind()
+
+    @property
+    def max_repeat(self) -> float | None:
+        """The most that any item may be drawn per n_items draws. It cannot be set: the target has it in it."""
+        return self._max_repeat
 
     @property
     def present_rate(self) -> float:
