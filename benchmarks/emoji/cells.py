@@ -29,7 +29,11 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 TUNING: dict[str, dict[str, Any]] = {
     name: {**BASE, "unseen": "Animals & Nature, Food & Drink", **changes}
-    for name, changes in (("tuning", {}), ("tuning_diluted", {"pool": "diluted"}))
+    for name, changes in (
+        ("tuning", {}),
+        ("tuning_diluted", {"pool": "diluted"}),
+        ("tuning_diluted_long", {"pool": "diluted", "steps": 4800}),
+    )
 }
 """Whole settings of the cells on which settings are chosen."""
 

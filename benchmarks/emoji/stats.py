@@ -81,7 +81,7 @@ class Cell:
         mine, other = (self.by_seed(name, metric, split, condition) for name in (method, reference))
         return [mine[seed] - other[seed] for seed in sorted(mine.keys() & other.keys())]
 
-    def change(
+    def changes(
         self,
         method: str,
         split: str,
@@ -89,14 +89,17 @@ class Cell:
         *,
         metric: str = "generation",
         reference: str = REFERENCE,
-    ) -> Interval | None:
-        """Method minus reference, in per cent of the reference's mean over the seeds both have; None without any."""
+    ) -> list[float]:
+        """Method minus reference, one a seed that both have, in per cent of the reference's mean over those seeds."""
         found = self.differences(method, metric, split, condition, reference)
-        if not found:
-            return None
         of, mine = (self.by_seed(name, metric, split, condition) for name in (reference, method))
-        unit = 100 / float(np.mean([of[seed] for seed in of.keys() & mine.keys()]))
-        return interval([unit * value for value in found])
+        unit = 100 / float(np.mean([of[seed] for seed in of.keys() & mine.keys()])) if found else 1.0
+        return [unit * value for value in found]
+
+    def change(self, method: str, split: str, condition: str = "pool", **which: str) -> Interval | None:
+        """The mean of `changes`, with its interval; None without any."""
+        found = self.changes(method, split, condition, **which)
+        return interval(found) if found else None
 
     def difference(self, method: str, metric: str, split: str, condition: str = "pool") -> Interval | None:
         """Method minus `rc`, paired by seed; None for `rc` itself or without a common seed."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.plotting import STYLE
-from benchmarks.statistics import Interval, adjusted
+from benchmarks.statistics import Interval, adjusted, interval, pooled
 
 from .cells import CELLS
 from .stats import REFERENCE, Cell, cells
@@ -83,17 +83,28 @@ def entry(value: Interval | None) -> str:
     return f"{value.mean:+.1f}" + ("" if value.half is None else f" ± {value.half:.1f}")
 
 
+def changes(
+    found: Sequence[Line], method: str, split: str = SPLIT, reference: str = REFERENCE
+) -> list[Interval | None]:
+    """A method's change in every cell, in per cent; the spread between seeds is that of all cells together."""
+    values = [line.cell.changes(method, split, reference=reference) for line in found]
+    spread = pooled(values)
+    return [interval(each, spread) if each else None for each in values]
+
+
 def markdown(found: Sequence[Line]) -> str:
     """The table over all cells."""
-    p = {
-        pair: adjusted([line.cell.differences(pair[0], METRIC, SPLIT, reference=pair[1]) for line in found])
-        for pair in _TESTED
-    }
+    tested = [[line.cell.changes(pair[0], SPLIT, reference=pair[1]) for line in found] for pair in _TESTED]
+    p = [adjusted(values, pooled(values)) for values in tested]
+    shown = [changes(found, method) for method in SHOWN]
+    shown.append(changes(found, "aria", reference="uniform"))
+    seen = changes(found, "aria", "seen")
     text = [
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals; then ARIA's",
-        "difference from uniform; p values adjusted after Holm over the cells with two seeds or more; the part of the",
-        "oracle's gain that ARIA has; the share of the steps after which its discrepancy on unseen prompts is at RC's",
-        "last; what seen prompts pay; the share of switched rows that went to unseen prompts (RC, uniform, ARIA).",
+        "difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's gain that ARIA",
+        "has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen prompts",
+        "pay; the share of switched rows that went to unseen prompts (RC, uniform, ARIA). Intervals and p values take",
+        "the spread between seeds of a column to be the same in all cells: that about the cells' means, below.",
         "",
         "| cell | seeds | "
         + " | ".join(SHOWN)
@@ -102,15 +113,24 @@ def markdown(found: Sequence[Line]) -> str:
     ]
     for index, line in enumerate(found):
         share, steps = line.share_of_oracle(), line.steps("aria")
-        row = [line.title, str(line.seeds), *(entry(line.cell.change(method, SPLIT)) for method in SHOWN)]
-        row.append(entry(line.cell.change("aria", SPLIT, reference="uniform")))
-        row += ["" if (value := p[pair][index]) is None else f"{value:.3f}" for pair in _TESTED]
+        row = [line.title, str(line.seeds), *(entry(column[index]) for column in shown)]
+        row += ["" if (value := values[index]) is None else f"{value:.3f}" for values in p]
         row += ["" if share is None else f"{share:.0%}", "" if steps is None else f"{steps:.2f}"]
-        row.append(entry(line.cell.change("aria", "seen")))
+        row.append(entry(seen[index]))
         shares = [line.cell.to_unseen(method) for method in (REFERENCE, "uniform", "aria")]
         row.append(" → ".join("?" if share is None else f"{share:.0%}" for share in shares))
         text.append("| " + " | ".join(row) + " |")
-    return "\n".join([*text, *_overall(found)]) + "\n"
+    return "\n".join([*text, *_overall(found), *_spreads(found)]) + "\n"
+
+
+def _spreads(found: Sequence[Line]) -> list[str]:
+    """The standard deviations behind the intervals."""
+    text: list[str] = []
+    for method, reference in (*((method, REFERENCE) for method in SHOWN), ("aria", "uniform")):
+        spread = pooled([line.cell.changes(method, SPLIT, reference=reference) for line in found])
+        if spread is not None:
+            text.append(f"{method} − {reference} {spread.sd:.1f} ({spread.df} degrees of freedom)")
+    return [f"Standard deviation between seeds, in points: {'; '.join(text)}."] if text else []
 
 
 def _overall(found: Sequence[Line]) -> list[str]:
@@ -137,8 +157,8 @@ def draw(found: Sequence[Line], path: Path) -> None:
         figure, axes = sides(1.6 + 0.62 * len(found))
         for axis, split in axes:
             for offset, method in enumerate(SHOWN):
-                for y, line in enumerate(found):
-                    if value := line.cell.change(method, split):
+                for y, value in enumerate(changes(found, method, split)):
+                    if value:
                         label = SHORT[method] if not y else None
                         dot(axis, value, y + 0.17 * (offset - 1.5), COLOURS[method], label)
         labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''}" for line in found]

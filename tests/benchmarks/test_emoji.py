@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import aria_sampling as aria
 from aria_sampling import checks
@@ -387,6 +388,26 @@ def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
     assert statistics.adjusted([[], values, [3.0]]) == [None, pytest.approx(statistics.p_value(values)), None]
 
 
+def test_a_spread_of_several_cells_serves_each_of_them() -> None:
+    groups = [[1.0, 2.0, 4.0], [10.0, 13.0], [7.0], []]
+    squares = sum((x - np.mean(group)) ** 2 for group in groups for x in group)
+    spread = statistics.pooled(groups)
+    assert spread == statistics.Spread(pytest.approx(np.sqrt(squares / 3)), 3)
+    alone = statistics.pooled(groups[:1])
+    assert alone is not None
+    assert statistics.interval(groups[0]) == statistics.interval(groups[0], alone)
+    assert statistics.p_value(groups[0]) == pytest.approx(scipy.stats.ttest_1samp(groups[0], 0).pvalue)
+    half = scipy.stats.t.ppf(0.975, 3) * spread.sd
+    assert statistics.interval(groups[2], spread).half == pytest.approx(half)
+    assert statistics.interval(groups[1], spread).half == pytest.approx(half / np.sqrt(2))
+    # the interval ends where p is 0.05
+    assert statistics.p_value([half], spread) == pytest.approx(0.05)
+    p = statistics.adjusted(groups, spread)
+    assert p[3] is None
+    assert [x is None for x in statistics.adjusted(groups)] == [False, False, True, True]
+    assert p[:3] == statistics.holm([statistics.p_value(group, spread) for group in groups[:3]])
+
+
 def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) -> None:
     (tuned,) = {scenario(world, settings["unseen"]).unseen for settings in TUNING.values()}
     for title, changes in CELLS.values():
@@ -416,6 +437,16 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
     assert row.endswith("| 80% | 0.50 | -19.9 ± 0.0 | ? → ? → ? |")
     assert "ARIA against `rc`: below in 1 of 1 cells, median -19.9%, from -19.9 to -19.9%." in text
     assert "Of the oracle's gain: median 80% of 1 cells." in text
+    # one seed in another cell has the spread of this one's two
+    more = [with_curve({**_run("rc", 0, 1.0), "pool": "names"}, 1.0)]
+    more += [with_curve({**_run("uniform", 0, 0.9), "pool": "names"}, 1.0)]
+    (tmp_path / "names.json").write_text(study.as_json(more))
+    runs[4] = with_curve(_run("uniform", 0, 0.8), 1.0)  # 0.91 at seed 1, so that it differs by -20.9 and -9.95 points
+    (tmp_path / "few.json").write_text(study.as_json(runs))
+    row = next(line for line in summary.write(tmp_path).splitlines() if line.startswith("| pool: names only |"))
+    change = (-0.1 / 1.005 * 100, -0.2 / 1.005 * 100)
+    half = scipy.stats.t.ppf(0.975, 1) * np.std(change, ddof=1)
+    assert f"| 1 |  | -10.0 ± {half:.1f} |" in row
 
 
 def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
