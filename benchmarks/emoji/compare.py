@@ -36,10 +36,10 @@ def markdown(cell: Cell) -> str:
     text = [
         f"{cell.title}.",
         "",
-        "Generation error, change against `rc` in per cent, paired by seed with 95% intervals; p values adjusted after",
-        "Holm over the lines of two seeds or more, against `rc` and against `aria`; the share of switched rows that",
-        "went to prompts of unseen groups; how often a prompt of a region with seen and unseen ones was drawn, and one",
-        "of a region of unseen ones alone (first seed).",
+        "Generation error, change against `rc` in per cent, paired by seed, with 95% intervals from three seeds on; p",
+        "values adjusted after Holm over the lines of two seeds or more, against `rc` and against `aria`; the share of",
+        "switched rows that went to prompts of unseen groups; how often a prompt of a region with seen and unseen ones",
+        "was drawn, and one of a region of unseen ones alone (first seed).",
         "",
         "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen "
         "| mixed, alone |",

@@ -38,6 +38,11 @@ def to_unseen(run: Mapping[str, Any]) -> float | None:
     return float(draws @ np.array(regions["unseen_share"]) / draws.sum())
 
 
+def _mean(values: Sequence[float]) -> Interval:
+    found = interval(values)
+    return found if len(values) > 2 else Interval(found.mean, None)
+
+
 @dataclass(frozen=True)
 class Cell:
     """The runs that may be compared: alike in all but method and seed."""
@@ -97,14 +102,14 @@ class Cell:
         return [unit * value for value in found]
 
     def change(self, method: str, split: str, condition: str = "pool", **which: str) -> Interval | None:
-        """The mean of `changes`, with its interval; None without any."""
+        """The mean of `changes`, with its interval from three seeds on (from two it says little); None without any."""
         found = self.changes(method, split, condition, **which)
-        return interval(found) if found else None
+        return _mean(found) if found else None
 
     def difference(self, method: str, metric: str, split: str, condition: str = "pool") -> Interval | None:
-        """Method minus `rc`, paired by seed; None for `rc` itself or without a common seed."""
+        """Method minus `rc`, paired by seed, as `change`; None for `rc` itself or without a common seed."""
         found = self.differences(method, metric, split, condition)
-        return None if method == REFERENCE or not found else interval(found)
+        return None if method == REFERENCE or not found else _mean(found)
 
 
 def cells(runs: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
@@ -126,21 +131,20 @@ def cells(runs: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
 
 def _entry(cell: Cell, method: str, metric: str, split: str, condition: str) -> str:
     mean = float(np.mean(list(cell.by_seed(method, metric, split, condition).values())))
-    difference = cell.difference(method, metric, split, condition)
-    if difference is None:
+    change = cell.change(method, split, condition, metric=metric)
+    if method == REFERENCE or change is None:
         return f"{mean:.5f}"
-    reference = float(np.mean(list(cell.by_seed(REFERENCE, metric, split, condition).values())))
-    half = "" if difference.half is None else f" ± {100 * difference.half / reference:.1f}"
-    return f"{mean:.5f} ({100 * difference.mean / reference:+.1f}{half}%)"
+    half = "" if change.half is None else f" ± {change.half:.1f}"
+    return f"{mean:.5f} ({change.mean:+.1f}{half}%)"
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: per cell and metric, methods by splits."""
     lines = [
-        "Means over seeds; in brackets the difference from `rc` paired by seed, in per cent of `rc`'s mean, with the",
-        "95% interval of that difference (Student's t over seeds). Lower is better. *unseen*: groups without",
-        "images; *rare*: the smallest quarter of the other subgroups; *seen*: the rest. *held-out* prompts are in no",
-        "pool and no paired set.",
+        "Means over seeds; in brackets the difference from `rc` paired by seed, in per cent of `rc`'s mean over the",
+        "seeds of both, with its 95% interval from three seeds on (Student's t over seeds). Lower is better.",
+        "*unseen*: groups without images; *rare*: the smallest quarter of the other subgroups; *seen*: the rest.",
+        "*held-out* prompts are in no pool and no paired set.",
     ]
     for cell in cells(runs).values():
         seeds = sorted({run["seed"] for run in cell.runs})
