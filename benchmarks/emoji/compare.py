@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from benchmarks.plotting import STYLE
 from benchmarks.statistics import adjusted
@@ -78,17 +79,22 @@ def _why(cell: Cell) -> list[str]:
             f"region is drawn {blended:.1f} times, of a region of unseen ones alone {pure:.1f} times, of seen ones",
             f"alone {seen_alone:.1f} times.",
         ]
-    if (believed := told_apart(cell)) is not None:
+    if believed := [(method, found) for method in (REFERENCE, "aria") if (found := told_apart(cell, method))]:
         text += [
-            f"Its last estimate of the discrepancy is {believed[0]:.2f} on average where nine tenths of a region or",
-            f"more are unseen, and {believed[1]:.2f} where a tenth or less is; the medians are {believed[2]:.2f} and "
-            f"{believed[3]:.2f}.",
+            "Last estimates of the discrepancy, means over prompts in regions of which nine tenths or more are unseen",
+            "and in those of which a tenth or less is, and in how many pairs of two such regions the first has the",
+            "higher one (50% by chance): "
+            + "; ".join(f"under `{name}` {a:.2f} and {b:.2f}, {wins:.0%}" for name, (a, b, wins) in believed)
+            + ".",
         ]
     return text
 
 
-def told_apart(cell: Cell, method: str = "aria") -> tuple[float, float, float, float] | None:
-    """The last estimates in regions of unseen prompts and of others: means over prompts, then medians over regions."""
+def told_apart(cell: Cell, method: str) -> tuple[float, float, float] | None:
+    """The last estimates in regions of unseen prompts and of others, means over prompts, and how often the former win.
+
+    That is over pairs of regions, ties for a half: the area under the ROC curve, Mann and Whitney's U over its most.
+    """
     runs = [run for run in cell.runs if run["method"] == method and "discrepancy" in (run["regions"] or {})]
     if not runs:
         return None
@@ -99,7 +105,8 @@ def told_apart(cell: Cell, method: str = "aria") -> tuple[float, float, float, f
     if not all(kind.any() for kind in kinds):
         return None
     means = [float(np.average(estimate[kind], weights=sizes[kind])) for kind in kinds]
-    return means[0], means[1], float(np.median(estimate[kinds[0]])), float(np.median(estimate[kinds[1]]))
+    wins = mannwhitneyu(*(estimate[kind] for kind in kinds)).statistic / kinds[0].sum() / kinds[1].sum()
+    return means[0], means[1], float(wins)
 
 
 def by_mixture(cell: Cell, method: str = "aria") -> tuple[float, float, float, float] | None:

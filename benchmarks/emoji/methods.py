@@ -95,6 +95,10 @@ METHODS: dict[str, Method] = {
     "aria_subgroups": _aria("Unicode's 99 subgroups", partition="subgroups"),
     **{f"aria_pooled{p}": _aria(f"pooled, D**{p}", policy=aria.Proportional(float(p)), groups=128) for p in (1, 2, 4)},
     **{f"aria_growth{p}": _aria(f"pooled, growth**{p}", policy=Growth(float(p)), groups=128) for p in (2, 4, 8, 16)},
+    # what the discrepancy does by itself, and more of it: on 512 regions, for more losses in each
+    "loss4": _first("D**4, images not counted", policy=aria.Proportional(4.0), paired=False, present_weight=1.0),
+    "growth8": _first("growth**8, images not counted", policy=Growth(8.0), paired=False, present_weight=1.0),
+    "aria_regions512_growth8": _aria("512 regions, growth**8", policy=Growth(8.0), n_regions=512),
     # the default that was frozen first, and what was tried on it
     "first": _FIRST,
     "first_w100": _first("present_weight=100", present_weight=100.0),
