@@ -16,7 +16,7 @@ import aria_sampling as aria
 from benchmarks.mixing.methods import LATEST, OnlineMixing
 
 from .models import TIMESTEPS
-from .peers import Growth, LastLosses, NearAllocator, Pooled, SecondMoment
+from .peers import Growth, LastLosses, NearAllocator, Pooled, Regressed, SecondMoment
 from .world import Scenario, stream
 
 PARTITIONS = ("kmeans", "subgroups", "random", "unseen")
@@ -41,7 +41,7 @@ class Method:
     partition: str | None = None  # other regions than the cell's
     n_regions: int | None = None  # as many where the cell has 512, if that is free; in proportion elsewhere
     lag: int | None = None  # another lag than the cell's
-    groups: int = 0  # of regions, whose means draw theirs
+    groups: int = 0  # of regions, whose means draw theirs; -1: a plane through the estimates of all regions instead
     near: int = 1  # a row that keeps its own caption counts for as many regions, its own and the nearest
 
     @property
@@ -95,6 +95,10 @@ METHODS: dict[str, Method] = {
     "aria_subgroups": _aria("Unicode's 99 subgroups", partition="subgroups"),
     **{f"aria_pooled{p}": _aria(f"pooled, D**{p}", policy=aria.Proportional(float(p)), groups=128) for p in (1, 2, 4)},
     **{f"aria_growth{p}": _aria(f"pooled, growth**{p}", policy=Growth(float(p)), groups=128) for p in (2, 4, 8, 16)},
+    **{
+        f"aria_regressed{p}": _aria(f"regressed growth**{p}", policy=aria.Proportional(float(p)), groups=-1)
+        for p in (8, 32)
+    },
     # what the discrepancy does by itself, and more of it: on 512 regions, for more losses in each
     "loss4": _first("D**4, images not counted", policy=aria.Proportional(4.0), paired=False, present_weight=1.0),
     "growth8": _first("growth**8, images not counted", policy=Growth(8.0), paired=False, present_weight=1.0),
@@ -181,7 +185,10 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         return None
     make = aria.Allocator if method.near == 1 else partial(NearAllocator, near=method.near)
     estimator = method.estimator
-    if method.groups:
+    if method.groups < 0:
+        assert partition.centers is not None
+        estimator = Regressed(partition.centers.astype(float), partition.sizes.astype(float))
+    elif method.groups:
         assert partition.centers is not None
         groups = (
             aria.KMeansPartitioner(n_regions=min(method.groups, partition.n_regions), seed=seed)

@@ -7,7 +7,7 @@ Exp3 is in `benchmarks/mixing/methods.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,64 @@ class Pooled(aria.Estimator):
     @cached_property
     def _groups(self) -> np.ndarray:
         return np.array(self.groups)
+
+
+@dataclass(frozen=True)
+class Regressed(aria.Estimator):
+    """How much log losses have grown since the first rounds, by ridge regression on the centres of regions.
+
+    A region's own losses are too few; a plane through all of them is not. The answer is the ratio of two fits, over
+    losses of late (weights fall by `rate` a round) and over those of the first `start` rounds, cut at the value that a
+    share `top` of the pool is above, so that the best guesses are drawn alike.
+    """
+
+    centers: np.ndarray = field(repr=False, compare=False)
+    sizes: np.ndarray = field(repr=False, compare=False)
+    strength: float = 100.0
+    rate: float = 1 / 300
+    start: int = 200
+    top: float = 0.05
+
+    def init(self, n_regions: int) -> Arrays:
+        """Return the state before any feedback."""
+        names = ("late_count", "late_sum", "early_count", "early_sum")
+        return {**{name: np.zeros(n_regions) for name in names}, "clock": np.zeros(1)}
+
+    def update(self, state: Arrays, feedback: Feedback) -> Arrays:
+        """Return the state one round later."""
+        early = state["clock"][0] < self.start
+        state["clock"] += 1
+        for name in ("late_count", "late_sum"):
+            state[name] *= 1 - self.rate
+        total = feedback.count * np.log(np.maximum(feedback.mean, 1e-12))
+        for kind in ("late", "early") if early else ("late",):
+            state[f"{kind}_count"][feedback.regions] += feedback.count
+            state[f"{kind}_sum"][feedback.regions] += total
+        return state
+
+    def estimate(self, state: Arrays) -> Estimate:
+        """Return the current `Estimate`."""
+        count = state["late_count"]
+        if state["clock"][0] < self.start:
+            return fill_unvisited(np.ones_like(count), 1.0, count, np.zeros_like(count))
+        growth = self._fit(state, "late") - self._fit(state, "early")
+        order = np.argsort(-growth)
+        mass = np.cumsum(self.sizes[order]) / self.sizes.sum()
+        cut = growth[order[int(np.searchsorted(mass, self.top))]]
+        found = fill_unvisited(np.ones_like(count), 1.0, count, np.zeros_like(count))
+        return replace(found, mean=np.exp(np.minimum(growth, cut) - cut))
+
+    def _fit(self, state: Arrays, kind: str) -> np.ndarray:
+        count, x = state[f"{kind}_count"], self._design
+        ridge = self.strength * np.eye(x.shape[1])
+        ridge[0, 0] = 0
+        return x @ np.linalg.solve((x * count[:, None]).T @ x + ridge, x.T @ state[f"{kind}_sum"])
+
+    @cached_property
+    def _design(self) -> np.ndarray:
+        q = self.sizes / self.sizes.sum()
+        centred = self.centers - q @ self.centers
+        return np.c_[np.ones(len(q)), centred / np.sqrt((q @ centred**2).mean())]
 
 
 @dataclass(frozen=True)

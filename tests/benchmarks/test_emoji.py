@@ -24,7 +24,7 @@ from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
 from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
-from benchmarks.emoji.peers import Growth, LastLosses, Pooled, SecondMoment  # noqa: E402
+from benchmarks.emoji.peers import Growth, LastLosses, Pooled, Regressed, SecondMoment  # noqa: E402
 from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
 UNSEEN = "Animals & Nature,Food & Drink"
@@ -588,3 +588,23 @@ def test_growth_is_over_what_was_at_the_end_of_the_warm_up() -> None:
         estimate = estimator.update(estimate, aria.Feedback.from_rows([0, 1], losses, n_regions=2))
         shares = policy.update(shares, estimator.estimate(estimate))
         np.testing.assert_allclose(np.exp(policy.log_phi(shares)), wanted)
+
+
+def test_regressed_growth_is_that_of_a_plane_through_log_losses() -> None:
+    """Losses exp(a + b x) of before, and exp(c + d x) of late, in regions that are never all visited."""
+    rng = np.random.default_rng(0)
+    centers, sizes = rng.normal(size=(50, 3)), rng.integers(1, 9, size=50)
+    before, late = rng.normal(size=3), rng.normal(size=3)
+    estimator = Regressed(centers, sizes, strength=1e-9, rate=0.3, start=20, top=0.1)
+    state = estimator.init(50)
+    for round_ in range(120):
+        plane = before if round_ < 20 else late
+        seen = np.unique(rng.integers(40, size=8))  # the last ten regions never have a loss
+        feedback = aria.Feedback.from_rows(seen, np.exp(centers[seen] @ plane), n_regions=50)
+        if 0 < round_ < 20:
+            assert (estimator.estimate(state).mean == 1).all()
+        state = estimator.update(state, feedback)
+    growth = centers @ (late - before)
+    order = np.argsort(-growth)
+    top = growth[order[np.flatnonzero(sizes[order].cumsum() >= 0.1 * sizes.sum())[0]]]
+    np.testing.assert_allclose(np.log(estimator.estimate(state).mean), np.minimum(growth - top, 0), atol=1e-4)
