@@ -39,22 +39,21 @@ def markdown(cell: Cell) -> str:
         "",
         "Generation error, change against `rc` in per cent, paired by seed, with 95% intervals from three seeds on; p",
         "values adjusted after Holm over the lines of two seeds or more, against `rc` and against `aria`; the share of",
-        "switched rows that went to prompts of unseen groups; how often a prompt of a region with seen and unseen ones",
-        "was drawn, and one of a region of unseen ones alone (first seed).",
+        "switched rows that went to prompts of unseen groups, and over what part of these it was spread (its effective",
+        "number: 100% if they were drawn alike).",
         "",
         "| method | seeds | unseen | unseen, held-out | rare | seen | against `aria` | p, RC | p, ARIA | to unseen "
-        "| mixed, alone |",
+        "| spread over |",
         "|---" * 11 + "|",
     ]
     for index, method in enumerate(others):
-        share = cell.to_unseen(method)
+        share, spread = cell.to_unseen(method), cell.spread(method)
         row = [METHODS[method].title, str(len(cell.by_seed(method, METRIC, SPLIT)))]
         row += [entry(cell.change(method, *key)) for key in ((SPLIT,), (SPLIT, "held_out"), ("rare",), ("seen",))]
         row.append("" if method == "aria" else entry(cell.change(method, SPLIT, reference="aria")))
         row += ["" if (value := p[reference][index]) is None else f"{value:.3f}" for reference in (REFERENCE, "aria")]
         row.append("" if share is None else f"{share:.0%}")
-        mixed = by_mixture(cell, method)
-        row.append("" if mixed is None else f"{mixed[2]:.1f}, {mixed[1]:.1f}")
+        row.append("" if spread is None else f"{spread:.0%}")
         text.append("| " + " | ".join(row) + " |")
     text += _why(cell)
     return "\n".join(text) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -43,6 +43,19 @@ def _mean(values: Sequence[float]) -> Interval:
     return found if len(values) > 2 else Interval(found.mean, None)
 
 
+def spread(run: Mapping[str, Any]) -> float | None:
+    """Over what part of the unseen prompts a run's draws of them were spread: their effective number, over all of them.
+
+    With d draws of a prompt, (mean d)^2 / mean d^2; all prompts of a region count as drawn alike. None: no draws.
+    """
+    regions = run["regions"]
+    if not to_unseen(run):
+        return None
+    draws, unseen, sizes = (np.array(regions[key], float) for key in ("draws", "unseen_share", "sizes"))
+    prompts, often = sizes * unseen, draws / sizes
+    return float((prompts @ often) ** 2 / (prompts @ often**2) / prompts.sum())
+
+
 @dataclass(frozen=True)
 class Cell:
     """The runs that may be compared: alike in all but method and seed."""
@@ -76,8 +89,15 @@ class Cell:
 
     def to_unseen(self, method: str) -> float | None:
         """Mean of `to_unseen` over the runs of a method; None if it has none or does not switch."""
-        shares = [share for run in self.runs if run["method"] == method and (share := to_unseen(run)) is not None]
-        return float(np.mean(shares)) if shares else None
+        return self._mean_of(to_unseen, method)
+
+    def spread(self, method: str) -> float | None:
+        """Mean of `spread` over the runs of a method; None if it has none or draws none."""
+        return self._mean_of(spread, method)
+
+    def _mean_of(self, what: Callable[[Mapping[str, Any]], float | None], method: str) -> float | None:
+        found = [value for run in self.runs if run["method"] == method and (value := what(run)) is not None]
+        return float(np.mean(found)) if found else None
 
     def differences(
         self, method: str, metric: str, split: str, condition: str = "pool", reference: str = REFERENCE

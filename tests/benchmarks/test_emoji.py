@@ -464,7 +464,7 @@ def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -
     assert "| ARIA | 3 | -10.0 ± 0.0 | -10.0 ± 0.0 | -10.0 ± 0.0 | -10.0 ± 0.0 |  |" in "\n".join(lines)
     assert "| uniform over regions | 2 | -6.7 | -6.7 | -6.7 | -6.7 | +7.7 |" in "\n".join(lines)
     (minimax,) = (line for line in lines if line.startswith("| minimax"))
-    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 |  |  | 50% |  |")
+    assert minimax.endswith("| 1 | -20.0 | -20.0 | -20.0 | -20.0 | -11.1 |  |  | 50% | 100% |")
     # a tenth of the draws: 1 to 4; a quarter: 0.8, 1.8, 2.8 and 0.9, 1.9; a half: 1.6
     x, y = np.log([0.1] * 4 + [0.25] * 5 + [0.5]), np.log([1, 2, 3, 4, 0.8, 1.8, 2.8, 0.9, 1.9, 1.6])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
@@ -505,7 +505,10 @@ def test_draws_by_mixture() -> None:
     # of 13 unseen prompts 3 are in the mixed region; 40 draws of 10 prompts, 20 of 10, 5 of 10
     assert compare.by_mixture(cell) == pytest.approx((3 / 13, 4.0, 2.0, 0.5))
     assert compare.by_mixture(cell, "rc") is None
-    assert "| 2.0, 4.0 |" in compare.markdown(cell)
+    # draws of 13 prompts: 3 twice as often as 5, 5 six times; so (6 + 10 + 30)^2 / (12 + 20 + 180) of them
+    assert cell.spread("aria") == pytest.approx(46**2 / 212 / 13)
+    assert f"| {46**2 / 212 / 13:.0%} |" in compare.markdown(cell)
+    assert cell.spread("rc") is None
 
 
 def test_the_part_of_the_oracle_s_gain_is_of_the_seeds_of_all_three() -> None:
