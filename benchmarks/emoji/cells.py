@@ -32,7 +32,6 @@ TUNING: dict[str, dict[str, Any]] = {
     for name, changes in (
         ("tuning", {}),
         ("tuning_diluted", {"pool": "diluted"}),
-        ("tuning_diluted_long", {"pool": "diluted", "steps": 4800}),
     )
 }
 """Whole settings of the cells on which settings are chosen."""
