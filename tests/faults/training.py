@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import signal
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,10 +223,22 @@ def save(path: Path, state: dict, tracker: Tracker, *, torn: bool = False) -> No
 
 
 def main(plan: Plan, folder: Path, point: str = "", nth: int = 0) -> None:
-    """Train from the checkpoint in `folder`, if there is one, to the end; `result.json` says how it ended."""
+    """Train from the checkpoint in `folder`, if there is one, to the end; `result.json` says how it ended.
+
+    If training fails the process ends at once. torch tells of a dead worker by an exception out of a signal handler; where
+    that comes while a queue to a worker is locked, the lock stays locked, and tidying up at exit waits for it for ever.
+    """
     os.setpgid(0, 0)  # so that whoever kills this process can end its workers too
     with (folder / "stderr").open("ab") as file:
         os.dup2(file.fileno(), 2)
+    try:
+        _train(plan, folder, point, nth)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _train(plan: Plan, folder: Path, point: str, nth: int) -> None:
     torch.set_num_threads(1)
     with (folder / "place").open("r+b") as file:
         tracker = Tracker(mmap.mmap(file.fileno(), 1), point, nth)
