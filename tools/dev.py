@@ -181,8 +181,10 @@ def demo(extra):
 
 
 def test(extra):
+    # A process a core, a file's tests in one: examples of a page go on from each other. `-n 0` for a debugger.
     # One thread: the tests' tensors are tiny, and sums in a fixed order are what some of them check.
-    return run([str(venv_python()), "-m", "pytest", *extra], OMP_NUM_THREADS="1")
+    spread = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]
+    return run([str(venv_python()), "-m", "pytest", *spread, *extra], OMP_NUM_THREADS="1")
 
 
 def integrations(extra):

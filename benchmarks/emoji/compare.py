@@ -225,12 +225,11 @@ def draw_frontier(cell: Cell, path: Path) -> None:
             line = [found for method in methods if (found := at(method))]
             axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
         shown = {"none", "oracle"}.union(*FRONTIER.values())
-        for index, method in enumerate(method for method in cell.methods if method in shown):
-            if found := at(method):
-                axis.scatter(*found, s=60, color=colour(method), zorder=3)
-                axis.annotate(
-                    name_of(method), found, (7, -11 if index % 2 else 4), textcoords="offset points", fontsize=8.5
-                )
+        points = {method: found for method in cell.methods if method in shown and (found := at(method))}
+        for index, method in enumerate(sorted(points, key=lambda method: points[method][1])):
+            axis.scatter(*points[method], s=60, color=colour(method), zorder=3)
+            offset, side = ((-7, -11), "right") if index % 2 else ((7, 4), "left")  # labels of neighbours keep apart
+            axis.annotate(name_of(method), points[method], offset, textcoords="offset points", fontsize=8.5, ha=side)
         axis.margins(0.14)
         axis.set(xlabel="error on prompts with images (seen), change against RC in %")
         axis.set_ylabel("error on prompts without (unseen), change against RC in %")
