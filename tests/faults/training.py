@@ -226,7 +226,7 @@ def main(plan: Plan, folder: Path, point: str = "", nth: int = 0) -> None:
     """Train from the checkpoint in `folder`, if there is one, to the end; `result.json` says how it ended.
 
     If training fails the process ends at once. torch tells of a dead worker by an exception out of a signal handler;
-    where that comes while a queue to a worker is locked, the lock stays so, and tidying up at exit waits for it for ever.
+    where that comes while a queue to a worker is locked, the lock stays so, and tidying up at exit waits for ever.
     """
     os.setpgid(0, 0)  # so that whoever kills this process can end its workers too
     with (folder / "stderr").open("ab") as file:
