@@ -226,10 +226,12 @@ def draw_frontier(cell: Cell, path: Path) -> None:
             axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
         shown = {"none", "oracle"}.union(*FRONTIER.values())
         points = {method: found for method in cell.methods if method in shown and (found := at(method))}
-        for index, method in enumerate(sorted(points, key=lambda method: points[method][1])):
+        for index, method in enumerate(sorted(points, key=lambda method: points[method])):
             axis.scatter(*points[method], s=60, color=colour(method), zorder=3)
-            offset, side = ((-7, -11), "right") if index % 2 else ((7, 4), "left")  # labels of neighbours keep apart
-            axis.annotate(name_of(method), points[method], offset, textcoords="offset points", fontsize=8.5, ha=side)
+            offset = (0, -15 if index % 2 else 7)  # below and above in turns: labels of neighbours keep apart
+            axis.annotate(
+                name_of(method), points[method], offset, textcoords="offset points", fontsize=8.5, ha="center"
+            )
         axis.margins(0.14)
         axis.set(xlabel="error on prompts with images (seen), change against RC in %")
         axis.set_ylabel("error on prompts without (unseen), change against RC in %")
