@@ -78,7 +78,7 @@ def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tupl
     size = EvalSize(**cell.first["evaluation"])
     prompts = [world.world.prompts[i] for i in world.show_prompts(size.shown)]
     rows = [("teacher", evaluate.draw_shown(models.load_teacher(DATA), world, size))]
-    for method in cell.methods:
+    for method in _whole(cell):
         run = min((run for run in cell.runs if run["method"] == method), key=lambda run: run["seed"])
         path = out / "runs" / f"{run['name']}.npz"
         if path.exists():
@@ -112,9 +112,12 @@ def _emoji_rows(figure: Any, rows: Sequence[tuple[str, np.ndarray]], prompts: Se
 def draw_emoji(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     """(a) What the teacher and each student draw for unseen prompts, from the same noise."""
     prompts, rows = _drawn(cell, out, world)
-    figure = plt.figure(figsize=(1.0 * len(prompts) + 1.2, 1.0 * len(rows) + 0.7))
+    height = 1.0 * len(rows) + 1.0
+    figure = plt.figure(figsize=(1.0 * len(prompts) + 1.2, height))
     _emoji_rows(figure, rows, prompts)
-    figure.suptitle(f"Prompts without any image in training ({cell.title})", x=0.02, y=1.06, ha="left", fontsize=11)
+    figure.subplots_adjust(top=1 - 1.0 / height)
+    title = f"Prompts without any image in training ({cell.title})"
+    figure.suptitle(title, x=0.02, y=1 - 0.1 / height, ha="left", fontsize=11)
     figure.savefig(path)
     plt.close(figure)
 
@@ -164,7 +167,7 @@ def draw_curves(cell: Cell, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for axis, split in zip(axes, ("unseen", "seen"), strict=True):
         tail: list[float] = []
-        for method in cell.methods:
+        for method in _whole(cell):
             curves = [run["curve"] for run in cell.runs if run["method"] == method]
             steps = [point["step"] for point in curves[0]]
             values = np.array([[point[split] for point in curve] for curve in curves])
