@@ -29,7 +29,7 @@ def measure(settings: RunSettings, *, rounds: int, gpu_step_ms: float = 300.0) -
     switches = {
         "by hand": ByHand(len(cell.pool), 0),
         "by hand again": ByHand(len(cell.pool), 0),
-        "aria": make_switch(METHODS[settings.method], partition, seed=settings.seed, lam=settings.lam),
+        "aria": make_switch(METHODS[settings.method], partition, cell, seed=settings.seed, lam=settings.lam),
     }
     loops = {name: Loop(settings, cell, teacher, Timed(switch)) for name, switch in switches.items()}
     seconds: dict[str, list[float]] = {name: [] for name in loops}

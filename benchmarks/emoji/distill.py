@@ -168,7 +168,8 @@ def distill(
     """Runs to the end. Returns the run's record in JSON's types, and the emoji it draws, uint8[n, 16, 16, 3]."""
     began = time.perf_counter()
     partition = partition_of(settings, scenario)
-    switch = make_switch(METHODS[settings.method], partition, seed=settings.seed, lam=settings.lam, lag=settings.lag)
+    method = METHODS[settings.method]
+    switch = make_switch(method, partition, scenario, seed=settings.seed, lam=settings.lam, lag=settings.lag)
     loop = Loop(settings, scenario, teacher, switch)
     student = loop.student
     inputs = {

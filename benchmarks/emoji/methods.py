@@ -42,6 +42,7 @@ class Method:
     n_regions: int | None = None  # as many where the cell has 512, if that is free; in proportion elsewhere
     lag: int | None = None  # another lag than the cell's
     groups: int = 0  # of regions, whose means draw theirs; -1: a plane through the estimates of all regions instead
+    novelty: float = 0.0  # power of the regions' novelty, given the prompts with images, in the target (over sizes)
     near: int = 1  # a row that keeps its own caption counts for as many regions, its own and the nearest
 
     @property
@@ -82,6 +83,10 @@ METHODS: dict[str, Method] = {
     "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
     "aria_tau5": _aria("target size**0.5", target=0.5),
     "aria_uniform": _aria("target uniform", target="uniform"),
+    **{f"aria_novel{p}": _aria(f"target size * novelty**{p}", novelty=float(p)) for p in (1, 2, 4, 8)},
+    "aria_novel4_nopaired": _aria(
+        "target size * novelty**4, images not counted", novelty=4.0, paired=False, present_weight=1.0
+    ),
     "aria_blind": _aria("no discrepancy", policy=_FILL),
     "aria_squared": _aria("D squared", policy=aria.Proportional(2.0)),
     "aria_reducible": _aria("reducible", policy=aria.Reducible()),
@@ -179,7 +184,19 @@ def unseen_share(scenario: Scenario, partition: aria.Partition) -> np.ndarray:
     return np.bincount(partition.labels, weights=unseen, minlength=partition.n_regions) / partition.sizes
 
 
-def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: float, lag: int = 0) -> Any:
+def _target(method: Method, partition: aria.Partition, scenario: Scenario) -> Any:
+    """The method's target; with `novelty`, of the prompts of emoji that have images."""
+    if not method.novelty:
+        return method.target
+    has_image = np.isin(scenario.world.prompt_emoji, scenario.paired)
+    regions = partition.assign(scenario.world.embeddings[has_image])
+    counts = np.bincount(regions, minlength=partition.n_regions)
+    return partition.sizes * aria.novelty(partition, counts) ** method.novelty
+
+
+def make_switch(
+    method: Method, partition: aria.Partition, scenario: Scenario, *, seed: int, lam: float, lag: int = 0
+) -> Any:
     """The method's `aria.RandomConditioning`, or None for no switching. `lag` is the cell's."""
     if method.policy is None:
         return None
@@ -202,7 +219,7 @@ def make_switch(method: Method, partition: aria.Partition, *, seed: int, lam: fl
         policy=method.policy,
         floor=method.floor,
         max_gap=method.max_gap,
-        target=method.target,
+        target=_target(method, partition, scenario),
         present_weight=method.present_weight,
         present_rate=method.present_rate,
         seed=seed,

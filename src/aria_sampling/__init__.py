@@ -37,6 +37,7 @@ from aria_sampling.estimation import TimestepProfile as TimestepProfile
 from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
+from aria_sampling.partition import novelty as novelty
 from aria_sampling.report.advice import Advice as Advice
 from aria_sampling.report.advice import Gain as Gain
 
@@ -76,6 +77,7 @@ __all__ = [
     "TimestepProfile",
     "UniformPolicy",
     "__version__",
+    "novelty",
 ]
 
 

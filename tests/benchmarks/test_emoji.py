@@ -158,7 +158,7 @@ def test_partitions_of_every_kind(world: Emoji, cell: Scenario) -> None:
 def test_the_oracle_draws_unseen_prompts(cell: Scenario) -> None:
     oracle = METHODS["oracle"]
     assert oracle.partition is not None
-    switch = make_switch(oracle, regions_of(cell, oracle.partition, 0, 0), seed=0, lam=5.0)
+    switch = make_switch(oracle, regions_of(cell, oracle.partition, 0, 0), cell, seed=0, lam=5.0)
     items = switch.allocator.draw(1000).items
     assert cell.is_unseen[world_emoji(cell, items)].mean() == pytest.approx(0.97, abs=0.0011)
 
@@ -234,7 +234,7 @@ def test_the_committed_teacher_keeps_its_promise(teacher: Any, world: Emoji) -> 
 
 def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -> None:
     switches = {
-        name: make_switch(method, regions_of(cell, method.partition or "kmeans", 24, seed=3), seed=3, lam=5.0)
+        name: make_switch(method, regions_of(cell, method.partition or "kmeans", 24, seed=3), cell, seed=3, lam=5.0)
         for name, method in METHODS.items()
         if method.policy is not None
     }
