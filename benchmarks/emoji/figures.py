@@ -31,6 +31,7 @@ COLOURS = {
     "rc": "#0072b2",
     "uniform": "#cc9a00",
     "aria": "#d1495b",
+    "aria_novel4": "#7b1e3a",
     "first": "#8e6bb0",
     "oracle": "#2a9d6f",
 }
@@ -39,6 +40,7 @@ SHORT = {
     "rc": "RC",
     "uniform": "uniform",
     "aria": "ARIA",
+    "aria_novel4": "ARIA by novelty",
     "first": "first ARIA",
     "oracle": "oracle",
 }

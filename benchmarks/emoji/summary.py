@@ -20,8 +20,8 @@ from .cells import CELLS
 from .stats import REFERENCE, Cell, cells
 
 METRIC, SPLIT = "generation", "unseen"
-SHOWN = ("none", "uniform", "aria", "oracle")
-_TESTED = (("aria", "rc"), ("aria", "uniform"))
+SHOWN = ("none", "uniform", "aria", "aria_novel4", "oracle")
+TESTED = ("aria", "aria_novel4")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Line:
         """Seeds of `rc`."""
         return len(self.cell.by_seed(REFERENCE, METRIC, SPLIT))
 
-    def share_of_oracle(self) -> float | None:
-        """What part of the oracle's gain over `rc` ARIA has, on the seeds of all three; None if there is no gain."""
-        errors = [self.cell.by_seed(method, METRIC, SPLIT) for method in (REFERENCE, "aria", "oracle")]
+    def share_of_oracle(self, method: str) -> float | None:
+        """What part of the oracle's gain over `rc` a method has, on the seeds of all three; None if there is no gain."""
+        errors = [self.cell.by_seed(name, METRIC, SPLIT) for name in (REFERENCE, method, "oracle")]
         reference, mine, best = (sum(e[s] for s in set.intersection(*map(set, errors))) for e in errors)
         return None if best >= reference else (reference - mine) / (reference - best)
 
@@ -93,57 +93,75 @@ def changes(
 
 
 def markdown(found: Sequence[Line]) -> str:
-    """The table over all cells."""
-    tested = [[line.cell.changes(pair[0], SPLIT, reference=pair[1]) for line in found] for pair in _TESTED]
-    p = [adjusted(values, pooled(values)) for values in tested]
-    shown = [changes(found, method) for method in SHOWN]
-    shown.append(changes(found, "aria", reference="uniform"))
-    seen = changes(found, "aria", "seen")
+    """The tables over all cells: the errors of all methods, and what there is to say of those that are tested."""
     text = [
-        "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals; then ARIA's",
-        "difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's gain that ARIA",
-        "has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen prompts",
-        "pay; the share of switched rows that went to unseen prompts (RC, uniform, ARIA). Intervals and p values take",
-        "the spread between seeds of a column to be the same in all cells: that about the cells' means, below.",
+        "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below with",
+        "the spread between seeds that the column has in all cells together, about the cells' means.",
         "",
-        "| cell | seeds | "
-        + " | ".join(SHOWN)
-        + " | ARIA − uniform | p, RC | p, uniform | of oracle | steps | seen | to unseen |",
-        "|---" * (len(SHOWN) + 9) + "|",
+        "| cell | seeds | " + " | ".join(SHOWN) + " |",
+        "|---" * (len(SHOWN) + 2) + "|",
+    ]
+    columns = [changes(found, method) for method in SHOWN]
+    for index, line in enumerate(found):
+        row = [line.title, str(line.seeds), *(entry(column[index]) for column in columns)]
+        text.append("| " + " | ".join(row) + " |")
+    text += _spreads(found, SHOWN, REFERENCE)
+    for method in TESTED:
+        if any(method in line.cell.methods for line in found):
+            text += _tested(found, method)
+    return "\n".join(text) + "\n"
+
+
+def _tested(found: Sequence[Line], method: str) -> list[str]:
+    """What there is to say of one method in every cell."""
+    tested = [[line.cell.changes(method, SPLIT, reference=other) for line in found] for other in (REFERENCE, "uniform")]
+    p = [adjusted(values, pooled(values)) for values in tested]
+    columns = [
+        changes(found, method, reference="uniform"),
+        *(changes(found, method, split) for split in ("seen", "rare")),
+    ]
+    text = [
+        "",
+        f"`{method}`: its difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's gain",
+        "that it has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen and",
+        "rare prompts pay; the share of switched rows that went to unseen prompts (RC, and here).",
+        "",
+        "| cell | seeds | − uniform | p, RC | p, uniform | of oracle | steps | seen | rare | to unseen |",
+        "|---" * 10 + "|",
     ]
     for index, line in enumerate(found):
-        share, steps = line.share_of_oracle(), line.steps("aria")
-        row = [line.title, str(line.seeds), *(entry(column[index]) for column in shown)]
+        share, steps = line.share_of_oracle(method), line.steps(method)
+        less, seen, rare = (entry(column[index]) for column in columns)
+        row = [line.title, str(len(line.cell.by_seed(method, METRIC, SPLIT))), less]
         row += ["" if (value := values[index]) is None else f"{value:.3f}" for values in p]
-        row += ["" if share is None else f"{share:.0%}", "" if steps is None else f"{steps:.2f}"]
-        row.append(entry(seen[index]))
-        shares = [line.cell.to_unseen(method) for method in (REFERENCE, "uniform", "aria")]
+        row += ["" if share is None else f"{share:.0%}", "" if steps is None else f"{steps:.2f}", seen, rare]
+        shares = [line.cell.to_unseen(name) for name in (REFERENCE, method)]
         row.append(" → ".join("?" if share is None else f"{share:.0%}" for share in shares))
         text.append("| " + " | ".join(row) + " |")
-    return "\n".join([*text, *_overall(found), *_spreads(found)]) + "\n"
+    return [*text, *_overall(found, method), *_spreads(found, (method,), "uniform")]
 
 
-def _spreads(found: Sequence[Line]) -> list[str]:
+def _spreads(found: Sequence[Line], methods: Sequence[str], reference: str) -> list[str]:
     """The standard deviations behind the intervals."""
     text: list[str] = []
-    for method, reference in (*((method, REFERENCE) for method in SHOWN), ("aria", "uniform")):
+    for method in methods:
         spread = pooled([line.cell.changes(method, SPLIT, reference=reference) for line in found])
         if spread is not None:
             text.append(f"{method} − {reference} {spread.sd:.1f} ({spread.df} degrees of freedom)")
-    return [f"Standard deviation between seeds, in points: {'; '.join(text)}."] if text else []
+    return ["", f"Standard deviation between seeds, in points: {'; '.join(text)}."] if text else []
 
 
-def _overall(found: Sequence[Line]) -> list[str]:
-    """In how many cells ARIA's mean is below the others', and its median over the cells."""
+def _overall(found: Sequence[Line], method: str) -> list[str]:
+    """In how many cells a method's mean is below the others', and its median over the cells."""
     text = [""]
-    for reference in (REFERENCE, "uniform"):
-        values = [change.mean for line in found if (change := line.cell.change("aria", SPLIT, reference=reference))]
+    for reference in (REFERENCE, *(name for name in ("uniform", *TESTED) if name != method)):
+        values = [change.mean for line in found if (change := line.cell.change(method, SPLIT, reference=reference))]
         if values:
             text.append(
-                f"ARIA against `{reference}`: below in {sum(value < 0 for value in values)} of {len(values)} cells, "
+                f"`{method}` against `{reference}`: below in {sum(value < 0 for value in values)} of {len(values)} cells, "
                 f"median {np.median(values):+.1f}%, from {min(values):+.1f} to {max(values):+.1f}%."
             )
-    shares = [share for line in found if (share := line.share_of_oracle()) is not None]
+    shares = [share for line in found if (share := line.share_of_oracle(method)) is not None]
     if shares:
         text.append(f"Of the oracle's gain: median {np.median(shares):.0%} of {len(shares)} cells.")
     return text
@@ -154,13 +172,13 @@ def draw(found: Sequence[Line], path: Path) -> None:
     from .figures import COLOURS, SHORT, dot, plt, sides
 
     with plt.rc_context(STYLE):
-        figure, axes = sides(1.6 + 0.62 * len(found))
+        figure, axes = sides(1.6 + 0.7 * len(found))
         for axis, split in axes:
             for offset, method in enumerate(SHOWN):
                 for y, value in enumerate(changes(found, method, split)):
                     if value:
                         label = SHORT[method] if not y else None
-                        dot(axis, value, y + 0.17 * (offset - 1.5), COLOURS[method], label)
+                        dot(axis, value, y + 0.15 * (offset - (len(SHOWN) - 1) / 2), COLOURS[method], label)
         labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''}" for line in found]
         axes[0][0].set_yticks(range(len(found)), labels)
         axes[0][0].set_ylim(len(found) - 0.5, -0.5)

@@ -16,9 +16,7 @@ _MOST_COMPARED = 2048  # centres that the median distance is taken of
 _LEAST_NOISE = 1e-9  # of a mean of observations: centres in one place must not make the system singular
 
 
-def novelty(
-    partition: Partition, counts: Any, *, length_scale: float | None = None, noise: float = 1.0
-) -> FloatArray:
+def novelty(partition: Partition, counts: Any, *, length_scale: float | None = None, noise: float = 1.0) -> FloatArray:
     """Return the share of each region's variance that observing `counts` items of each leaves, float64 [n_regions].
 
     The posterior variance of a Gaussian process of prior variance 1 at the regions' centres, with the kernel
