@@ -38,7 +38,7 @@ class Line:
         return len(self.cell.by_seed(REFERENCE, METRIC, SPLIT))
 
     def share_of_oracle(self, method: str) -> float | None:
-        """What part of the oracle's gain over `rc` a method has, on the seeds of all three; None if there is no gain."""
+        """What part of the oracle's gain over `rc` a method has, on seeds all three have; None if there is no gain."""
         errors = [self.cell.by_seed(name, METRIC, SPLIT) for name in (REFERENCE, method, "oracle")]
         reference, mine, best = (sum(e[s] for s in set.intersection(*map(set, errors))) for e in errors)
         return None if best >= reference else (reference - mine) / (reference - best)
@@ -95,8 +95,8 @@ def changes(
 def markdown(found: Sequence[Line]) -> str:
     """The tables over all cells: the errors of all methods, and what there is to say of those that are tested."""
     text = [
-        "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below with",
-        "the spread between seeds that the column has in all cells together, about the cells' means.",
+        "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below",
+        "with the spread between seeds that the column has in all cells together, about the cells' means.",
         "",
         "| cell | seeds | " + " | ".join(SHOWN) + " |",
         "|---" * (len(SHOWN) + 2) + "|",
@@ -114,7 +114,8 @@ def markdown(found: Sequence[Line]) -> str:
 
 def _tested(found: Sequence[Line], method: str) -> list[str]:
     """What there is to say of one method in every cell."""
-    tested = [[line.cell.changes(method, SPLIT, reference=other) for line in found] for other in (REFERENCE, "uniform")]
+    others = (REFERENCE, "uniform")
+    tested = [[line.cell.changes(method, SPLIT, reference=other) for line in found] for other in others]
     p = [adjusted(values, pooled(values)) for values in tested]
     columns = [
         changes(found, method, reference="uniform"),
@@ -122,8 +123,8 @@ def _tested(found: Sequence[Line], method: str) -> list[str]:
     ]
     text = [
         "",
-        f"`{method}`: its difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's gain",
-        "that it has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen and",
+        f"`{method}`: its difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's",
+        "gain that it has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen and",
         "rare prompts pay; the share of switched rows that went to unseen prompts (RC, and here).",
         "",
         "| cell | seeds | − uniform | p, RC | p, uniform | of oracle | steps | seen | rare | to unseen |",
@@ -158,8 +159,8 @@ def _overall(found: Sequence[Line], method: str) -> list[str]:
         values = [change.mean for line in found if (change := line.cell.change(method, SPLIT, reference=reference))]
         if values:
             text.append(
-                f"`{method}` against `{reference}`: below in {sum(value < 0 for value in values)} of {len(values)} cells, "
-                f"median {np.median(values):+.1f}%, from {min(values):+.1f} to {max(values):+.1f}%."
+                f"`{method}` against `{reference}`: below in {sum(value < 0 for value in values)} of {len(values)} "
+                f"cells, median {np.median(values):+.1f}%, from {min(values):+.1f} to {max(values):+.1f}%."
             )
     shares = [share for line in found if (share := line.share_of_oracle(method)) is not None]
     if shares:
