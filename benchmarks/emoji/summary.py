@@ -123,9 +123,9 @@ def _tested(found: Sequence[Line], method: str) -> list[str]:
     ]
     text = [
         "",
-        f"`{method}`: its difference from uniform; p values adjusted after Holm over the cells; the part of the oracle's",
-        "gain that it has; the share of the steps after which its discrepancy on unseen prompts is at RC's last; what seen and",
-        "rare prompts pay; the share of switched rows that went to unseen prompts (RC, and here).",
+        f"`{method}`: its difference from uniform; p values adjusted after Holm over the cells; the part of the",
+        "oracle's gain that it has; the share of the steps after which its discrepancy on unseen prompts is at RC's",
+        "last; what seen and rare prompts pay; the share of switched rows that went to unseen prompts (RC, and here).",
         "",
         "| cell | seeds | − uniform | p, RC | p, uniform | of oracle | steps | seen | rare | to unseen |",
         "|---" * 10 + "|",
