@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import compare, cost, summary
+from . import agree, compare, cost, summary
 from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     price.add_argument("--regions", type=int, default=RunSettings.n_regions, help="aria has four times as many")
     price.add_argument("--json", type=Path, help="write the result there")
 
+    same = commands.add_parser("agree", help="compare the study's runs in a folder with the committed ones")
+    same.add_argument("--out", type=Path, required=True, help="folder of a study made without --restore")
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
     for command in (run, study):
         jobs = min(2, os.cpu_count() or 1)
@@ -168,6 +170,9 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if args.command == "study":
         _study(args)
+        return
+    if args.command == "agree":
+        print(agree.compare(args.out))
         return
     if args.command == "cost":
         unseen = scenario(Emoji.load(), TUNING_CELL).unseen

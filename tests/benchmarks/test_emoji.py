@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks import statistics  # noqa: E402
-from benchmarks.emoji import compare, evaluate, models, stats, study, summary  # noqa: E402
+from benchmarks.emoji import agree, compare, evaluate, models, stats, study, summary  # noqa: E402
 from benchmarks.emoji import distill as distillation  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
@@ -415,6 +415,25 @@ def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) 
         assert set(changes) <= {field.name for field in dataclasses.fields(distillation.RunSettings)}
         assert len(changes) <= 1
         assert not set(tuned) & set(scenario(world, {**BASE, **changes}["unseen"]).unseen)
+
+
+def test_runs_of_two_machines_are_compared_by_name(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    runs = [{**_run(method, 0, 2.0), "name": method, "regions": {"draws": [3, 1]}} for method in ("rc", "aria", "none")]
+    runs[2]["regions"] = None
+    changed = [{**_run("rc", 0, 2.0 + 1e-3), "name": "rc", "regions": {"draws": [3, 1]}}, {**runs[1]}]
+    changed[1] = {**runs[1], "regions": {"draws": [2, 2]}}
+    for folder, content in ((ours, [*changed, runs[2]]), (theirs, runs)):
+        folder.mkdir()
+        (folder / "base.json").write_text(json.dumps(content))
+    (ours / "few.json").write_text("[]")
+    told = agree.compare(ours, theirs).splitlines()
+    assert told == [
+        "base aria: draws differ, errors within 0.0e+00 of the committed ones",
+        "base none: draws equal, errors within 0.0e+00 of the committed ones",
+        "base rc: draws equal, errors within 5.0e-04 of the committed ones",
+    ]
+    assert agree.compare(tmp_path, theirs).startswith("no run in")
 
 
 def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
