@@ -1,6 +1,6 @@
 """Do runs made here say what the committed ones say: the same draws, and errors how far apart?
 
-Make some without `--restore` first (`study --cells base --methods rc,aria --seeds 10 --out DIR`), then `agree --out DIR`.
+Make some without `--restore` (`study --cells base --methods rc,aria --seeds 10 --out DIR`), then `agree --out DIR`.
 """
 
 from __future__ import annotations
