@@ -32,6 +32,7 @@ TUNING: dict[str, dict[str, Any]] = {
     for name, changes in (
         ("tuning", {}),
         ("tuning_diluted", {"pool": "diluted"}),
+        ("tuning_diluted_far", {"pool": "diluted_far"}),
     )
 }
 """Whole settings of the cells on which settings are chosen."""

@@ -134,7 +134,14 @@ def test_pools_are_made_of_prompts_that_may_be_there(world: Emoji, kind: str) ->
         shares = np.unique(world.subgroups[emoji], return_counts=True)[1].tolist()
         assert set(cell.pool) < set(everything.pool)
         assert max(shares) > 200 * np.median(shares)
-    if kind == "diluted":
+    if kind == "diluted_far":
+        halfway = scenario(world, UNSEEN, "diluted").pool_embeddings[len(everything.pool) :]
+        far = cell.pool_embeddings[len(everything.pool) :]
+        lengths = [np.linalg.norm(x, axis=1) for x in (halfway, far, everything.pool_embeddings)]
+        np.testing.assert_allclose((halfway * far).sum(1), lengths[0] * lengths[1], rtol=1e-4)  # the same direction
+        assert np.mean(lengths[0]) < 0.8 * np.mean(lengths[2])
+        assert np.mean(lengths[1]) == pytest.approx(np.mean(lengths[2]), rel=0.05)
+    if kind.startswith("diluted"):
         assert unseen == pytest.approx(before / 5, rel=0.01)
         assert (
             cell.pool_embeddings[len(everything.pool) :] != world.embeddings[cell.pool[len(everything.pool) :]]
@@ -561,7 +568,7 @@ def test_variants_of_aria_change_what_their_name_says() -> None:
 
 
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"nowhere not known; there are tuning, tuning_diluted, .*base"):
+    with pytest.raises(SystemExit, match=r"nowhere not known; there are tuning, tuning_diluted, .*, base"):
         main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="--methods: nothing not known; there are none, rc"):
         main(["study", "--methods", "nothing", "--out", str(tmp_path)])
