@@ -80,12 +80,30 @@ def test_between_regions_with_data_is_known_and_far_from_them_is_not() -> None:
     assert found[0] < found[between]
 
 
-def test_exact_in_far_corners() -> None:
-    """Huge counts, regions in one place: never below 0, never NaN."""
-    found = aria.novelty(pool_at(np.zeros((5, 2)) + 1e4), [1e18, 1e18, 0, 3, 0])
-    assert np.isfinite(found).all()
-    assert (found > 0).all()
-    assert (found < 1e-6).all()
+@pytest.mark.parametrize("length_scale", [None, 1e-300, 1e-7, 1e300])
+@pytest.mark.parametrize("count", [1e-320, 1.0, 1e18])
+@pytest.mark.parametrize("centers", [np.zeros((5, 2)) + 1e4, np.eye(5) * 1e-30, np.eye(5) * 1e15 + 7])
+def test_in_far_corners(centers: np.ndarray, count: float, length_scale: float | None) -> None:
+    """No warning, no NaN, and what a region's own data leave at most: noise / (count + noise)."""
+    found = aria.novelty(pool_at(centers), [count, count, 0, 3, 0], length_scale=length_scale)
+    assert (found >= 1e-12).all()
+    assert (found[[0, 1]] <= 1 / (1 + count) + 1e-6).all()
+    assert found[3] <= 0.25 + 1e-6
+
+
+def test_many_regions_in_one_place() -> None:
+    """Fifty copies of one vector with one item each are fifty observations there, though rounding sets them apart."""
+    rng = np.random.default_rng(0)
+    centers = np.concatenate([np.repeat(rng.normal(size=(1, 384)), 50, axis=0), rng.normal(size=(3, 384))])
+    found = aria.novelty(pool_at(centers), np.ones(53))
+    np.testing.assert_allclose(found[:50], 1 / 51, atol=1e-6)
+
+
+def test_the_length_scale_is_half_the_median_of_all_pairs() -> None:
+    pool = pool_at(np.array([[0.0], [1.0], [3.0], [7.0]]))  # of 16 pairs 4 are 0, then 1, 1, 2, 2, 3, 3, 4, 4, ...
+    counts = [2, 0, 0, 0]
+    wanted = np.sqrt((2**2 + 3**2) / 2) / 2
+    np.testing.assert_array_equal(aria.novelty(pool, counts), aria.novelty(pool, counts, length_scale=wanted))
 
 
 @pytest.mark.parametrize(
@@ -104,5 +122,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 
 
 def test_it_needs_centres() -> None:
-    with pytest.raises(ValueError, match="novelty needs centers"):
+    with pytest.raises(ValueError, match="partition: expected one with centers"):
         aria.novelty(aria.Partition.from_labels([0, 1]), [1, 0])
+    with pytest.raises(ValueError, match="partition: expected a Partition, got ndarray"):
+        aria.novelty(np.eye(2), [1, 0])  # pyright: ignore[reportArgumentType]
