@@ -170,7 +170,7 @@ def draw(cell: Cell, path: Path) -> None:
         axes[0][0].set_yticks(range(len(order)), names)
         axes[0][0].set_ylim(len(order) - 0.5, -0.5)
         figure.suptitle(f"{cell.title}; in brackets the number of seeds", x=0.01, ha="left", fontsize=10)
-        figure.tight_layout()
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.15 / figure.get_figheight()))
         figure.savefig(path)
         plt.close(figure)
 
@@ -182,14 +182,18 @@ def draw_shares(cell: Cell, path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
         for axis, split in zip(axes, (SPLIT, "seen"), strict=True):
-            for method in cell.methods:
+            below = False
+            for method in sorted(cell.methods, key=lambda method: cell.to_unseen(method) or 0.0):
                 share, change = cell.to_unseen(method), cell.change(method, split)
                 if share is None or change is None:
                     continue
                 main, at = method in COLOURS, (share, change.mean)
                 axis.scatter(*at, s=70 if main else 22, color=colour(method), alpha=1 if main else 0.7, zorder=3)
-                if main:
-                    axis.annotate(name_of(method), at, (7, 5), textcoords="offset points", fontsize=9)
+                if main and split == SPLIT:  # beside the dots, where there is room; above and below in turns
+                    offset, side = (-8, "right") if share > 0.4 else (8, "left")
+                    place = (offset, -11 if below else 5)
+                    axis.annotate(name_of(method), at, place, textcoords="offset points", fontsize=9, ha=side)
+                    below = not below
             axis.set_xscale("log")
             ticks = (0.05, 0.1, 0.2, 0.5, 1.0)
             axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
@@ -224,7 +228,7 @@ def draw_frontier(cell: Cell, path: Path) -> None:
         for methods in FRONTIER.values():
             line = [found for method in methods if (found := at(method))]
             axis.plot(*zip(*line, strict=True), color=colour(methods[0]), linewidth=1.2, zorder=1)
-        shown = {"none", "oracle"}.union(*FRONTIER.values())
+        shown = {"none", "aria_novel4", "oracle"}.union(*FRONTIER.values())
         points = {method: found for method in cell.methods if method in shown and (found := at(method))}
         for index, method in enumerate(sorted(points, key=lambda method: points[method])):
             axis.scatter(*points[method], s=60, color=colour(method), zorder=3)
