@@ -98,7 +98,7 @@ def markdown(found: Sequence[Line]) -> str:
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below",
         "with the spread between seeds that the column has in all cells together, about the cells' means.",
         "",
-        "| cell | seeds | " + " | ".join(SHOWN) + " |",
+        "| cell | seeds of rc | " + " | ".join(SHOWN) + " |",
         "|---" * (len(SHOWN) + 2) + "|",
     ]
     columns = [changes(found, method) for method in SHOWN]
@@ -180,7 +180,7 @@ def draw(found: Sequence[Line], path: Path) -> None:
                     if value:
                         label = SHORT[method] if not y else None
                         dot(axis, value, y + 0.15 * (offset - (len(SHOWN) - 1) / 2), COLOURS[method], label)
-        labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''}" for line in found]
+        labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''} of RC" for line in found]
         axes[0][0].set_yticks(range(len(found)), labels)
         axes[0][0].set_ylim(len(found) - 0.5, -0.5)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(SHOWN))
