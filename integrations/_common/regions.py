@@ -5,6 +5,7 @@ They are made once and kept in a file, since k-means on millions of captions tak
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,16 @@ def by_embedding(captions: list[str], n_regions: int, tokenizer: Any, text_encod
     pooled = torch.cat([encode(tokenizer, text_encoder, chunk).pooler_output.float().cpu() for chunk in chunks])
     unit = torch.nn.functional.normalize(pooled, dim=1).numpy()
     return aria.KMeansPartitioner(n_regions=n_regions, seed=0).fit(unit)
+
+
+def novel_target(folder: Path, pool: aria.Partition, items: list[int], power: float) -> np.ndarray:
+    """Return the target ``sizes * novelty**power``, given the items of the pool that have images, float64 [n_regions].
+
+    It is kept in `folder` and read there when a run is resumed, as another machine may differ in the last bits.
+    """
+    counts = np.bincount(pool.labels[np.unique(items)], minlength=pool.n_regions)
+    settings = hashlib.blake2b(f"{pool.fingerprint} {power} {counts.tolist()}".encode(), digest_size=8).hexdigest()
+    path = folder / f"target-{settings}.npy"
+    if not path.exists():
+        np.save(path, pool.sizes * aria.novelty(pool, counts) ** power)
+    return np.load(path)

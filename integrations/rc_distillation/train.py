@@ -38,6 +38,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, help="the pool: a text file, one prompt a line; default: the captions")
     parser.add_argument("--student", choices=SIZES, default="base")
     parser.add_argument("--switch_rate", type=float, default=5.0, help="rate of p(t) = exp(-rate * (1 - t/T))")
+    parser.add_argument(
+        "--novelty", type=float, default=0.0, help="power of novelty in the target; 4 if few prompts have images"
+    )
     parser.add_argument("--feature_weight", type=float, default=1.0)
     parser.add_argument("--null_share", type=float, default=0.1, help="rows with the empty caption")
     parser.add_argument(
@@ -74,8 +77,17 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
     # ARIA: the pool of prompts in regions, and what is drawn from it. With a lag of 1 losses may come a step later
     with accelerator.main_process_first():
         pool = regions.load_or_make(args.regions, prompts, make_pool)
+        number = {prompt: item for item, prompt in enumerate(prompts)}
+        shown_items = [number[caption] for caption in images.captions if caption in number]
+        target = regions.novel_target(args.output_dir, pool, shown_items, args.novelty) if args.novelty else "pool"
     allocator = aria.Allocator(
-        pool, policy=POLICIES[args.policy], present_weight=10, present_rate=0, seed=args.seed, lag=1
+        pool,
+        policy=POLICIES[args.policy],
+        target=target,
+        present_weight=10,
+        present_rate=0,
+        seed=args.seed,
+        lag=1,
     )
     switch = RandomConditioning(
         allocator,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("accelerate")
@@ -205,6 +206,21 @@ def test_every_size_with_pictures_and_mixed_precision(tmp_path, size):
     start(train.main, "--output_dir", tmp_path, "--student", size, *options)
     assert (tmp_path / "validation-4.png").exists()
     assert (tmp_path / "pipeline" / "unet").is_dir()
+
+
+def test_a_target_by_novelty_is_kept_with_the_run(tmp_path):
+    options = "--output_dir", tmp_path, "--novelty", 4
+    whole = start(train.main, *options)
+    (kept,) = tmp_path.glob("target-*.npy")
+    prompts, pool = some_prompts(), whole.partition
+    counts = np.bincount(pool.labels[: len(set(prompts[:75]))], minlength=pool.n_regions)
+    np.testing.assert_array_equal(np.load(kept), pool.sizes * aria.novelty(pool, counts) ** 4)
+    np.testing.assert_allclose(whole.target, np.load(kept) / np.load(kept).sum())
+    assert whole.target[counts == 0].sum() > pool.sizes[counts == 0].sum() / pool.n_items
+    again = start(train.main, *options, "--resume_from_checkpoint", tmp_path / "checkpoint-2")
+    assert again.digest() == whole.digest()
+    with pytest.raises(aria.StateError, match="target"):
+        start(train.main, "--output_dir", tmp_path, "--novelty", 2, "--resume_from_checkpoint", "latest")
 
 
 def test_a_checkpoint_of_another_pool_is_refused(tmp_path):
