@@ -22,7 +22,10 @@ def compare(out: Path, results: Path = RESULTS) -> str:
         ours, theirs = ({run["name"]: run for run in json.loads(p.read_text())} for p in (out / path.name, path))
         for name in ours.keys() & theirs.keys():
             text.append(f"{path.stem} {name}: {said(ours[name], theirs[name])}")
-    return "\n".join(sorted(text)) or f"no run in {out} has the name of one in {results}"
+    return "\n".join(sorted(text)) or (
+        f"nothing to compare: no CELL.json in {out} has a run of {results.name}; make some there with `study`, without "
+        "--restore, under the packages of constraints.txt"
+    )
 
 
 def said(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -30,7 +33,8 @@ def said(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     draws = [None if run["regions"] is None else run["regions"]["draws"] for run in (ours, theirs)]
     pairs = zip(_numbers(ours["metrics"]), _numbers(theirs["metrics"]), strict=True)
     furthest = max(abs(a - b) / abs(b) if b else abs(a) for a, b in pairs)
-    return f"draws {'equal' if draws[0] == draws[1] else 'differ'}, errors within {furthest:.1e} of the committed ones"
+    drawn = "no draws" if draws == [None, None] else f"draws {'equal' if draws[0] == draws[1] else 'differ'}"
+    return f"{drawn}, errors within {furthest:.1e} of the committed ones"
 
 
 def _numbers(tree: Any) -> Iterator[float]:

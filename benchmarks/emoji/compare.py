@@ -232,7 +232,7 @@ def draw_frontier(cell: Cell, path: Path) -> None:
         points = {method: found for method in cell.methods if method in shown and (found := at(method))}
         for index, method in enumerate(sorted(points, key=lambda method: points[method])):
             axis.scatter(*points[method], s=60, color=colour(method), zorder=3)
-            offset = (0, -15 if index % 2 else 7)  # below and above in turns: labels of neighbours keep apart
+            offset = (0, (7, -15, 19, -27)[index % 4])  # above and below, near and far: labels of neighbours keep apart
             axis.annotate(
                 name_of(method), points[method], offset, textcoords="offset points", fontsize=8.5, ha="center"
             )

@@ -83,7 +83,7 @@ METHODS: dict[str, Method] = {
     "aria_nopaired": _aria("images not counted", paired=False, present_weight=1.0),
     "aria_tau5": _aria("target size**0.5", target=0.5),
     "aria_uniform": _aria("target uniform", target="uniform"),
-    **{f"aria_novel{p}": _aria(f"target size * novelty**{p}", novelty=float(p)) for p in (1, 2, 4, 8)},
+    **{f"aria_novel{p}": _aria(f"target size * novelty**{p}", novelty=float(p)) for p in (2, 4, 8)},
     "aria_novel4_nopaired": _aria(
         "target size * novelty**4, images not counted", novelty=4.0, paired=False, present_weight=1.0
     ),

@@ -124,9 +124,14 @@ class Scenario:
             _, subgroup, sizes = np.unique(of, return_inverse=True, return_counts=True)
             keep = np.sqrt(sizes / sizes.max())[subgroup]
             return prompts[stream(_TAIL, 0).random(len(prompts)) < keep]
-        if self.pool_kind.startswith("diluted"):
+        if self._diluted:
             return np.concatenate([prompts, self._blends[0]])
         return prompts
+
+    @property
+    def _diluted(self) -> bool:
+        """Whether the pool ends in blends."""
+        return self.pool_kind in ("diluted", "diluted_far")
 
     @cached_property
     def _blends(self) -> np.ndarray:
@@ -139,7 +144,7 @@ class Scenario:
     def pool_embeddings(self) -> np.ndarray:
         """float32[M, D]: the condition of every item of the pool."""
         found = self.world.embeddings[self.pool]
-        if self.pool_kind.startswith("diluted"):
+        if self._diluted:
             one, other = (self.world.embeddings[blended] for blended in self._blends)
             blends = (one + other) / 2
             if self.pool_kind == "diluted_far":
@@ -152,7 +157,7 @@ class Scenario:
     def pool_item(self) -> np.ndarray:
         """int64[P]: the pool item of a prompt, -1 where it is not in the pool."""
         items = np.full(len(self.world.prompts), -1)
-        whole = len(self.pool) - (self._blends.shape[1] if self.pool_kind.startswith("diluted") else 0)
+        whole = len(self.pool) - (self._blends.shape[1] if self._diluted else 0)
         items[self.pool[:whole]] = np.arange(whole)
         return items
 

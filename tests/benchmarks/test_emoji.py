@@ -437,10 +437,10 @@ def test_runs_of_two_machines_are_compared_by_name(tmp_path: Path) -> None:
     told = agree.compare(ours, theirs).splitlines()
     assert told == [
         "base aria: draws differ, errors within 0.0e+00 of the committed ones",
-        "base none: draws equal, errors within 0.0e+00 of the committed ones",
+        "base none: no draws, errors within 0.0e+00 of the committed ones",
         "base rc: draws equal, errors within 5.0e-04 of the committed ones",
     ]
-    assert agree.compare(tmp_path, theirs).startswith("no run in")
+    assert agree.compare(tmp_path, theirs).startswith("nothing to compare: no CELL.json in")
 
 
 def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:

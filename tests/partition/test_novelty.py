@@ -72,8 +72,8 @@ def test_one_region_alone_is_the_textbook_s() -> None:
 
 def test_between_regions_with_data_is_known_and_far_from_them_is_not() -> None:
     pool = pool_at(np.array([[0.0], [1.0], [2.0], [30.0]]))
-    without, between, far = 50, 1, 3
-    counts = np.array([without, 0, without, 0])
+    many, between, far = 50, 1, 3
+    counts = np.array([many, 0, many, 0])
     found = aria.novelty(pool, counts, length_scale=1.0)
     assert found[between] < 0.4
     assert found[far] > 1 - 1e-9
