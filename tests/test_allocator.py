@@ -425,6 +425,39 @@ def test_settings_that_the_past_depends_on_cannot_be_set(name, value):
     assert allocator.digest() == before
 
 
+@pytest.mark.parametrize("name", ["partition", "estimator", "policy", "target"])
+def test_what_was_learnt_depends_on_the_parts_which_cannot_be_set(name):
+    allocator = make()
+    before, part = allocator.digest(), getattr(allocator, name)
+    with pytest.raises(AttributeError, match=f"{name} cannot be set"):
+        setattr(allocator, name, part)
+    assert getattr(allocator, name) is part
+    assert allocator.digest() == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"floor": 0.7}, {"seed": 9}, {"max_gap": 1}, {"present_weight": 30}, {"correction": 0}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_setting_set_between_rounds_counts_from_the_next_draw(settings):
+    """From there on it is as an allocator that was made with it and went to the same state, and not as it was."""
+    changed, unchanged, made = make(), make(), make(**settings)
+    for allocator in (changed, unchanged):
+        for _ in range(5):
+            draw = allocator.draw(8, present=[5])
+            allocator.observe(draw.regions, 1.0 + draw.regions)
+            allocator.step()
+    ((name, value),) = settings.items()
+    setattr(changed, name, value)
+    made.load_state_dict(changed.state_dict())
+    with pytest.raises(aria.StateError, match=name):
+        unchanged.load_state_dict(changed.state_dict())
+    mine, its, old = (allocator.draw(8) for allocator in (changed, made, unchanged))
+    assert same_draw(mine, its)
+    assert not same_draw(mine, old)
+
+
 def test_states_do_not_cross_present_rates_and_those_of_older_schemas_have_the_default():
     newer = make().state_dict()
     config = {name: value for name, value in newer["config"].items() if name != "present_rate"}

@@ -229,6 +229,7 @@ BAD_SETTINGS = [
     ("policy", aria.Ema(), "Policy", "Ema(rate=0.02"),
     *[("floor", bad, "in (0, 1]") for bad in (0, 0.0, -0.1, 1.1, NAN, INF, "0.2", None, True, 1j, [0.2], np.ones(2))],
     *[("correction", bad, "in [0, 1]") for bad in (-0.1, 1.1, NAN, "1", None, False)],
+    *[("present_weight", bad, "in [0, 1e+09]") for bad in (-1, 2e9, NAN, INF, "1", None, True)],
     *[("max_repeat", bad, "in [1, inf)") for bad in (0.5, 0, -1, NAN, INF, "2", True)],
     *[("max_gap", bad, "an integer >= 1") for bad in (0, -1, 1.0, NAN, "3", True)],
     *[("lag", bad, "an integer in [0, 1048576]") for bad in (-1, 1.0, "1", None, True)],
@@ -254,6 +255,18 @@ def test_settings_of_an_allocator(case):
     complains(lambda: aria.Allocator(**{"partition": pool, name: bad}), name, *words)
     assert pool.fingerprint == fingerprint
     assert np.array_equal(pool.labels, labels)
+
+
+SETTABLE = ("floor", "correction", "present_weight", "max_gap", "seed", "lag")
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_SETTINGS if case[0] in SETTABLE], ids=repr)
+def test_settings_set_later_are_checked_as_on_construction(case):
+    name, bad, *words = case
+    allocator = aria.Allocator(small_pool(), floor=0.3, correction=0.5, present_weight=2, max_gap=9, seed=7, lag=1)
+    before = allocator.digest()
+    complains(lambda: setattr(allocator, name, bad), name, *words)
+    assert allocator.digest() == before
 
 
 def test_max_repeat_that_the_pool_cannot_serve():

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +76,12 @@ class Allocator:
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
             0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
 
+    `floor`, `max_gap`, `correction`, `present_weight` and `seed` can be set later, too. They count from the next draw
+    on, and to continue from a saved state takes those it was saved with.
+
     Raises:
-        ValueError: An argument of the wrong type or out of its range.
+        ValueError: An argument of the wrong type or out of its range; on setting as well. Nothing is changed.
+        AttributeError: On setting `partition`, `estimator`, `policy` or `target`: what was learnt depends on them.
     """
 
     def __init__(
@@ -97,21 +103,27 @@ class Allocator:
         self.partition = _instance("partition", partition, Partition)
         self.estimator = _instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
         self.policy = _instance("policy", Proportional() if policy is None else policy, Policy)
-        self.seed = integer("seed", seed, low=0, high=2**64 - 1)
+        self.seed = seed
         self._lag = integer("lag", lag, low=0, high=_MOST_LAG)
-        self.max_gap = None if max_gap is None else integer("max_gap", max_gap, low=1)
+        self.max_gap = max_gap
         self._max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
-        self.correction = real("correction", correction, low=0, high=1)
-        self.present_weight = real("present_weight", present_weight, low=0, high=1e9)
-        baseline = self.policy.baseline
-        floor = real("floor", floor, low=0, high=1, open_low=True)
-        self.floor = floor if baseline is None else 1.0
+        self.correction = correction
+        self.present_weight = present_weight
+        self.floor = floor
+        if (baseline := self.policy.baseline) is not None:
+            self.floor = 1.0
         q = target_shares(target if baseline is None else baseline, partition.sizes)
         self._cap = None if self._max_repeat is None else repeat_cap(q, partition.sizes, self._max_repeat)
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self.target: FloatArray = q
         self._start(real("present_rate", present_rate, low=0, high=1) + 0.0)  # -0.0 is 0.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute: a setting once it was checked, a part or the target on construction only."""
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{name} cannot be set: what was learnt depends on it; make another Allocator")
+        super().__setattr__(name, _SET[name](name, value) if name in _SET else value)
 
     def _start(self, present_rate: float) -> None:
         """Go to the state before the first round."""
@@ -426,6 +438,14 @@ _SETTINGS = (
     "estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "present_rate",
     "seed", "lag",
 )  # fmt: skip
+_FIXED = ("partition", "estimator", "policy", "target")
+_SET: dict[str, Callable[[str, Any], Any]] = {  # checks of the settings that can be set
+    "seed": partial(integer, low=0, high=2**64 - 1),
+    "max_gap": lambda name, value: None if value is None else integer(name, value, low=1),
+    "correction": partial(real, low=0, high=1),
+    "present_weight": partial(real, low=0, high=1e9),
+    "floor": partial(real, low=0, high=1, open_low=True),
+}
 
 
 def _instance(name: str, value: Any, kind: type) -> Any:
