@@ -6,7 +6,7 @@ caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
-__all__ = ["FeedbackLagError", "PartitionFileError", "RankError", "StateError"]
+__all__ = ["FeedbackLagError", "PartitionFileError", "RankError", "StateError", "lag_message"]
 
 
 class FeedbackLagError(RuntimeError):
@@ -26,3 +26,17 @@ class PartitionFileError(ValueError):
 
 class RankError(RuntimeError):
     """The ranks of a distributed run have come apart: another round, or another state. The message names them."""
+
+
+def lag_message(closed: int, open_rounds: int, lag: int) -> str:
+    """Return what to say when a draw runs ahead of its feedback: the likelier cause first."""
+    newest = closed + open_rounds - 1
+    still = f"round {closed} is" if open_rounds == 1 else f"rounds {closed} to {newest} are"
+    forgotten = "Each draw() must be followed by observe() and step(), or by step() alone where there is no feedback."
+    ahead = (
+        f"If a loader draws ahead (workers, prefetch), make the Allocator with lag={open_rounds} or more "
+        "(num_workers * prefetch_factor; one more under accelerate)."
+    )
+    first, second = (ahead, forgotten) if lag else (forgotten, ahead)  # who set a lag knows of a loader ahead
+    needs = f"draw of round {newest + 1}: needs the feedback of round {newest - lag} (lag={lag})"
+    return f"{needs}, but {still} still open. {first} {second}"

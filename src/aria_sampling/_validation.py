@@ -14,7 +14,15 @@ import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["LOSS_HINTS", "as_array", "float_vector", "int_vector", "integer", "real"]
+__all__ = ["LOSS_HINTS", "as_array", "float_vector", "instance", "int_vector", "integer", "real"]
+
+
+def instance(name: str, value: Any, kind: type) -> Any:
+    """Return `value`; ValueError unless it is an instance of `kind`."""
+    if not isinstance(value, kind):
+        hint = ": pass an instance, not the class" if isinstance(value, type) else ""
+        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {value!r}{hint}")
+    return value
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:

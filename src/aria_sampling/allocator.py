@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aria_sampling._errors import FeedbackLagError
+from aria_sampling._errors import FeedbackLagError, lag_message
 from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import float_vector, int_vector, integer, real
+from aria_sampling._validation import float_vector, instance, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, repeat_cap, shares, target_shares
 from aria_sampling.drawing import Draw, draw_rows, forced_regions
@@ -100,9 +100,9 @@ class Allocator:
         seed: int = 0,
         lag: int = 0,
     ) -> None:
-        self.partition = _instance("partition", partition, Partition)
-        self.estimator = _instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
-        self.policy = _instance("policy", Proportional() if policy is None else policy, Policy)
+        self.partition = instance("partition", partition, Partition)
+        self.estimator = instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
+        self.policy = instance("policy", Proportional() if policy is None else policy, Policy)
         self.seed = seed
         self._lag = integer("lag", lag, low=0, high=_MOST_LAG)
         self.max_gap = max_gap
@@ -193,7 +193,7 @@ class Allocator:
         if self.policy.baseline is not None:
             present = None
         if len(self._open_rounds) > self.lag:
-            raise FeedbackLagError(_lag_message(self.round, len(self._open_rounds), self.lag))
+            raise FeedbackLagError(lag_message(self.round, len(self._open_rounds), self.lag))
         round_ = self.round + len(self._open_rounds)
         try:
             self._ahead.announce(n, present)
@@ -446,25 +446,3 @@ _SET: dict[str, Callable[[str, Any], Any]] = {  # checks of the settings that ca
     "present_weight": partial(real, low=0, high=1e9),
     "floor": partial(real, low=0, high=1, open_low=True),
 }
-
-
-def _instance(name: str, value: Any, kind: type) -> Any:
-    """Return `value`; ValueError unless it is an instance of `kind`."""
-    if not isinstance(value, kind):
-        hint = ": pass an instance, not the class" if isinstance(value, type) else ""
-        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {value!r}{hint}")
-    return value
-
-
-def _lag_message(closed: int, open_rounds: int, lag: int) -> str:
-    """Return what to say when a draw runs ahead of its feedback: the likelier cause first."""
-    newest = closed + open_rounds - 1
-    still = f"round {closed} is" if open_rounds == 1 else f"rounds {closed} to {newest} are"
-    forgotten = "Each draw() must be followed by observe() and step(), or by step() alone where there is no feedback."
-    ahead = (
-        f"If a loader draws ahead (workers, prefetch), make the Allocator with lag={open_rounds} or more "
-        "(num_workers * prefetch_factor; one more under accelerate)."
-    )
-    first, second = (ahead, forgotten) if lag else (forgotten, ahead)  # who set a lag knows of a loader ahead
-    needs = f"draw of round {newest + 1}: needs the feedback of round {newest - lag} (lag={lag})"
-    return f"{needs}, but {still} still open. {first} {second}"
