@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from aria_sampling._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["LOSS_HINTS", "as_array", "float_vector", "instance", "int_vector", "integer", "real"]
+__all__ = ["LOSS_HINTS", "as_array", "checked", "float_vector", "instance", "int_vector", "integer", "real"]
 
 
 def instance(name: str, value: Any, kind: type) -> Any:
@@ -23,6 +24,28 @@ def instance(name: str, value: Any, kind: type) -> Any:
         hint = ": pass an instance, not the class" if isinstance(value, type) else ""
         raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {value!r}{hint}")
     return value
+
+
+def checked(check: Callable[[str, Any], Any] | None = None) -> Any:
+    """Return a descriptor that passes what the attribute is set to through `check`; without one it can be set once.
+
+    It is read from the instance as any other. (A `__setattr__` would run where attributes are set that need no check,
+    too, and Ctrl-C can come inside of it.)
+    """
+    return _Checked(check)
+
+
+class _Checked:
+    def __init__(self, check: Callable[[str, Any], Any] | None) -> None:
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        if self.check is None and self.name in vars(owner):
+            raise AttributeError(f"{self.name} cannot be set: what was learnt depends on it; make another object")
+        vars(owner)[self.name] = value if self.check is None else self.check(self.name, value)
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ import numpy as np
 
 from aria_sampling._errors import FeedbackLagError, lag_message
 from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import float_vector, instance, int_vector, integer, real
+from aria_sampling._validation import checked, float_vector, instance, int_vector, integer, real
 from aria_sampling.allocation import Policy, Proportional
 from aria_sampling.allocation.shares import capped, repeat_cap, shares, target_shares
 from aria_sampling.drawing import Draw, draw_rows, forced_regions
@@ -84,6 +83,16 @@ class Allocator:
         AttributeError: On setting `partition`, `estimator`, `policy` or `target`: what was learnt depends on them.
     """
 
+    partition: Partition = checked()
+    estimator: Estimator = checked()
+    policy: Policy = checked()
+    target: FloatArray = checked()
+    seed: int = checked(partial(integer, low=0, high=2**64 - 1))
+    max_gap: int | None = checked(lambda name, value: None if value is None else integer(name, value, low=1))
+    correction: float = checked(partial(real, low=0, high=1))
+    present_weight: float = checked(partial(real, low=0, high=1e9))
+    floor: float = checked(partial(real, low=0, high=1, open_low=True))
+
     def __init__(
         self,
         partition: Partition,
@@ -116,14 +125,8 @@ class Allocator:
         self._cap = None if self._max_repeat is None else repeat_cap(q, partition.sizes, self._max_repeat)
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
-        self.target: FloatArray = q
+        self.target = q
         self._start(real("present_rate", present_rate, low=0, high=1) + 0.0)  # -0.0 is 0.0
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute: a setting once it was checked, a part or the target on construction only."""
-        if name in _FIXED and name in self.__dict__:
-            raise AttributeError(f"{name} cannot be set: what was learnt depends on it; make another Allocator")
-        super().__setattr__(name, _SET[name](name, value) if name in _SET else value)
 
     def _start(self, present_rate: float) -> None:
         """Go to the state before the first round."""
@@ -438,11 +441,3 @@ _SETTINGS = (
     "estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "present_rate",
     "seed", "lag",
 )  # fmt: skip
-_FIXED = ("partition", "estimator", "policy", "target")
-_SET: dict[str, Callable[[str, Any], Any]] = {  # checks of the settings that can be set
-    "seed": partial(integer, low=0, high=2**64 - 1),
-    "max_gap": lambda name, value: None if value is None else integer(name, value, low=1),
-    "correction": partial(real, low=0, high=1),
-    "present_weight": partial(real, low=0, high=1e9),
-    "floor": partial(real, low=0, high=1, open_low=True),
-}

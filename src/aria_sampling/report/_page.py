@@ -115,7 +115,7 @@ def _table(history: History) -> str:
     head = ["region", "items", "drawn", "target", "pool", "uniform", "discrepancy first", "now"]
     rows = [
         (
-            escape(allocator.partition.names[k]),
+            escape(allocator.partition.names[int(k)]),
             f"{allocator.partition.sizes[k]:,}",
             *(f"{100 * s[k]:.3g}%" for s in (share, allocator.target, pool, uniform)),
             f"{first[k]:.3g}",
