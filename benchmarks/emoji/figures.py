@@ -60,7 +60,7 @@ def sides(height: float) -> tuple[Any, list[tuple[Any, str]]]:
     """A figure with a panel for unseen and one for seen prompts, of changes against RC; returns (axis, split) pairs."""
     figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True)
     for axis, split in zip(axes, ("unseen", "seen"), strict=True):
-        axis.axvline(0, color=COLOURS["rc"], linewidth=1)
+        axis.axvline(0, color=COLOURS["rc"], linewidth=1, label="RC")
         axis.set(title=f"prompts {'without' if split == 'unseen' else 'with'} images ({split})")
         axis.set_xlabel("picture error against RC in % (left is better)")
         axis.grid(axis="x", color="#e6e6e6")

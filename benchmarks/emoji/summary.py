@@ -183,7 +183,7 @@ def draw(found: Sequence[Line], path: Path) -> None:
         labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''} of RC" for line in found]
         axes[0][0].set_yticks(range(len(found)), labels)
         axes[0][0].set_ylim(len(found) - 0.5, -0.5)
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(SHOWN))
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(SHOWN) + 1)
         figure.tight_layout(rect=(0, 0, 1, 1 - 0.4 / figure.get_figheight()))
         figure.savefig(path)
         plt.close(figure)
