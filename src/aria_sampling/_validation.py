@@ -36,6 +36,8 @@ def checked(check: Callable[[str, Any], Any] | None = None) -> Any:
 
 
 class _Checked:
+    """The descriptor of `checked`."""
+
     def __init__(self, check: Callable[[str, Any], Any] | None) -> None:
         self.check = check
 
@@ -44,7 +46,8 @@ class _Checked:
 
     def __set__(self, owner: Any, value: Any) -> None:
         if self.check is None and self.name in vars(owner):
-            raise AttributeError(f"{self.name} cannot be set: what was learnt depends on it; make another object")
+            kind = type(owner).__name__
+            raise AttributeError(f"{self.name} cannot be set: what was learnt depends on it; make another {kind}")
         vars(owner)[self.name] = value if self.check is None else self.check(self.name, value)
 
 
