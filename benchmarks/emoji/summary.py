@@ -105,11 +105,29 @@ def markdown(found: Sequence[Line]) -> str:
     for index, line in enumerate(found):
         row = [line.title, str(line.seeds), *(entry(column[index]) for column in columns)]
         text.append("| " + " | ".join(row) + " |")
-    text += _spreads(found, SHOWN, REFERENCE)
+    text += [*_spreads(found, SHOWN, REFERENCE), "", *_short(found)]
     for method in TESTED:
         if any(method in line.cell.methods for line in found):
             text += _tested(found, method)
     return "\n".join(text) + "\n"
+
+
+def _short(found: Sequence[Line]) -> list[str]:
+    """The median of every method over the cells, and its range."""
+    splits = ("unseen", "seen", "rare")
+    text = [
+        "Median over the cells, in brackets the range:",
+        "",
+        "| method | " + " | ".join(splits) + " |",
+        "|---" * 4 + "|",
+    ]
+    for method in SHOWN:
+        row = [method]
+        for split in splits:
+            means = [value.mean for value in changes(found, method, split) if value]
+            row.append(f"{np.median(means):+.1f} ({min(means):+.1f} to {max(means):+.1f})" if means else "")
+        text.append("| " + " | ".join(row) + " |")
+    return text
 
 
 def _tested(found: Sequence[Line], method: str) -> list[str]:
