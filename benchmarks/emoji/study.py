@@ -11,6 +11,7 @@ import json
 import multiprocessing as mp
 import os
 import queue
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -46,6 +47,12 @@ def run_name(settings: RunSettings, data: str) -> str:
     return (
         f"{settings.student}-{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}"
     )
+
+
+def _outcome(settings: RunSettings) -> str:
+    """Equal for settings of one outcome: where nothing is switched, the pool and its regions are never seen."""
+    unseen = () if METHODS[settings.method].policy else ("lam", "pool", "partition", "n_regions", "lag")
+    return json.dumps({k: v for k, v in settings.as_json().items() if k not in unseen}, sort_keys=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -138,24 +145,47 @@ def _spread(tasks: Sequence[tuple[Any, ...]], jobs: int, listen: Callable[[tuple
 
 
 def run_study(plans: Mapping[Path, Sequence[RunSettings]], cache: Path, jobs: int) -> None:
-    """Carries out what is not finished yet of each folder's runs; `gather` collects them."""
+    """Carries out what is not finished yet of each folder's runs; `gather` collects them.
+
+    A run that has the outcome of another is not made twice: its record is the other's, whose name stands in it.
+    """
     data = fingerprint()
-    planned = [(settings, out) for out, plan in plans.items() for settings in plan]
-    todo = [(s, out) for s, out in planned if not (out / "runs" / f"{run_name(s, data)}.json").exists()]
-    print(f"{len(planned)} runs, {len(planned) - len(todo)} of them finished before; {jobs} at a time", flush=True)
-    if not todo:
-        return
-    answers: dict[Any, tuple[Any, ...]] = {}
-    for settings, out in todo:
+    planned = {out / "runs" / f"{run_name(s, data)}.json": (s, out) for out, plan in plans.items() for s in plan}
+    todo = {path: run for path, run in planned.items() if not path.exists()}
+    finished = [path for path in planned if path not in todo]
+    sources = {
+        _outcome(planned[path][0]): path for path in [*reversed(todo), *reversed(finished)]
+    }  # the last one stays
+    lent = {path: source for path, (s, _) in todo.items() if (source := sources[_outcome(s)]) != path}
+    made = [run for path, run in todo.items() if path not in lent]
+    print(
+        f"{len(planned)} runs, {len(planned) - len(todo)} of them finished before, {len(lent)} the same as others; "
+        f"{jobs} at a time",
+        flush=True,
+    )
+    for _, out in todo.values():
         (out / "runs").mkdir(parents=True, exist_ok=True)
+    if made:
+        _make(made, cache, jobs)
+    for path, source in lent.items():
+        record = json.loads(source.read_text(encoding="utf-8"))
+        own = {"name": path.stem, **todo[path][0].as_json(), "same_run_as": record.get("same_run_as", record["name"])}
+        if source.with_suffix(".npz").exists():
+            shutil.copy(source.with_suffix(".npz"), path.with_suffix(".npz"))
+        write_atomically(path, json.dumps({**record, **own}))
+
+
+def _make(made: Sequence[tuple[RunSettings, Path]], cache: Path, jobs: int) -> None:
+    answers: dict[Any, tuple[Any, ...]] = {}
+    for settings, _ in made:
         for split in SPLITS:
             for condition in CONDITIONS:
                 key = (settings.unseen, settings.evaluation, split, condition)
                 answers.setdefault(key, ("answer", settings, split, condition, cache))
-    total = sum(settings.steps for settings, _ in todo)
+    total = sum(settings.steps for settings, _ in made)
     with tqdm(desc="teacher's answers, then runs", total=total, unit="step", mininterval=1) as bar:
         state: dict[str, str] = {}
-        tasks = [*answers.values(), *(("run", settings, out, cache) for settings, out in todo)]
+        tasks = [*answers.values(), *(("run", settings, out, cache) for settings, out in made)]
         _spread(tasks, jobs, lambda message: _show(bar, state, message))
 
 

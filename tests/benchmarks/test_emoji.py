@@ -365,6 +365,34 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 of them finished before" in capsys.readouterr().out
 
 
+def test_a_run_without_switching_serves_all_cells_that_differ_in_the_pool(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = evaluate.EvalSize(prompts=3, sampling_steps=3, shown=4)
+    few_steps: dict[str, Any] = {"steps": 3, "batch": 4, "n_regions": 8, "curve_every": 3, "evaluation": size}
+    base = distillation.RunSettings("none", "depth3", ("Objects",), 0, **few_steps)
+    changes: list[dict[str, Any]] = [{"pool": "diluted"}, {"lam": 2.0}, {"pool": "names", "n_regions": 4}]
+    others = [dataclasses.replace(base, **change) for change in changes]
+    alone = [base, *others, dataclasses.replace(base, paired_share=0.1)]
+    plans = {tmp_path / str(i): [settings] for i, settings in enumerate(alone)}
+    study.run_study(plans, tmp_path / "cache", jobs=1)
+    assert "3 the same as others" in capsys.readouterr().out
+    (first,), *lent, (few,) = [study.gather(out) for out in plans]
+    assert "same_run_as" not in first | few
+    assert first["metrics"] != few["metrics"]
+    for (run,), settings in zip(lent, others, strict=True):
+        assert run["same_run_as"] == first["name"] != run["name"]
+        assert study.settings_of(run) == settings
+        elsewhere = tmp_path / "elsewhere" / run["name"]
+        study.run_study({elsewhere: [settings]}, tmp_path / "cache", jobs=1)
+        (made,) = study.gather(elsewhere)
+        assert made["name"] == run["name"]
+        assert made["metrics"] == first["metrics"] == run["metrics"]
+    switched = {tmp_path / pool: [dataclasses.replace(base, method="rc", pool=pool)] for pool in ("all", "names")}
+    study.run_study(switched, tmp_path / "cache", jobs=1)
+    assert "0 the same as others" in capsys.readouterr().out
+
+
 def test_a_run_repeats_bit_for_bit(cell: Scenario, teacher: Any, tmp_path: Path) -> None:
     settings = distillation.RunSettings(
         "aria", "depth2", cell.unseen, 5, steps=3, batch=8, n_regions=16, evaluation=TINY
