@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,10 @@ class Loop:
         self.scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
         self.signal = None
         if switch is not None:
-            self.signal = SIGNALS[self.method.signal](switch, self.student, teacher, scenario)
+            signal = SIGNALS[self.method.signal]
+            self.signal = signal(
+                switch, self.student, teacher, scenario, partial(finished, settings, scenario, teacher)
+            )
 
     def step(self, step: int) -> tuple[np.ndarray, Any]:
         """One step of training; returns the losses float32[B], and what was drawn or None."""
@@ -162,16 +166,28 @@ def partition_of(settings: RunSettings, scenario: Scenario) -> aria.Partition:
     return regions_of(scenario, method.partition or settings.partition, n_regions, settings.seed)
 
 
+def make_loop(settings: RunSettings, scenario: Scenario, teacher: Any) -> tuple[Loop, aria.Partition]:
+    """The loop of a run before its first step, and its regions."""
+    partition, method = partition_of(settings, scenario), METHODS[settings.method]
+    switch = make_switch(method, partition, scenario, seed=settings.seed, lam=settings.lam, lag=settings.lag)
+    return Loop(settings, scenario, teacher, switch), partition
+
+
+def finished(settings: RunSettings, scenario: Scenario, teacher: Any) -> Any:
+    """A student distilled under random conditioning, of the settings but for another seed."""
+    loop, _ = make_loop(replace(settings, method="rc", seed=settings.seed + 1000), scenario, teacher)
+    for step in range(settings.steps):
+        loop.step(step)
+    return loop.student.eval()
+
+
 def distill(
     settings: RunSettings, scenario: Scenario, teacher: Any, fingerprint: str, cache: Path, progress: Progress
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Runs to the end. Returns the run's record in JSON's types, and the emoji it draws, uint8[n, 16, 16, 3]."""
     began = time.perf_counter()
-    partition = partition_of(settings, scenario)
-    method = METHODS[settings.method]
-    switch = make_switch(method, partition, scenario, seed=settings.seed, lam=settings.lam, lag=settings.lag)
-    loop = Loop(settings, scenario, teacher, switch)
-    student = loop.student
+    loop, partition = make_loop(settings, scenario, teacher)
+    student, switch = loop.student, loop.switch
     inputs = {
         (split, condition): evaluate.split_inputs(scenario, split, condition, settings.evaluation)
         for split in SPLITS

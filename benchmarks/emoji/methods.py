@@ -135,6 +135,7 @@ METHODS: dict[str, Method] = {
         for n in (2, 4)
     },
     "first_of_effect": _first("loss over the teacher's effect", signal="of_effect"),
+    "first_of_reference": _first("loss over a finished student's", signal="of_reference"),
     "first_truth": _first("true discrepancies", signal="truth", estimator=LATEST),
     "first_regions2048": _first("2048 regions", n_regions=2048),
     "first_subgroups": _first("Unicode's 99 subgroups", partition="subgroups"),

@@ -6,6 +6,7 @@ is not counted against them, since the question is whether a better signal makes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,11 @@ class Rows:
 class Loss:
     """The losses that are there anyway: what a user would report."""
 
-    def __init__(self, switch: Any, student: Any, teacher: Any, scenario: Scenario) -> None:
+    def __init__(
+        self, switch: Any, student: Any, teacher: Any, scenario: Scenario, finished: Callable[[], Any] | None = None
+    ) -> None:
         self.switch, self.student, self.teacher, self.scenario = switch, student, teacher, scenario
+        self.finished = finished  # distils another student, to the end
 
     def report(self, step: int, rows: Rows) -> None:
         """Closes the round of a step."""
@@ -127,4 +131,20 @@ class OfEffect(OfStart):
         return self.predict(self.teacher, torch.zeros_like(self.condition))
 
 
-SIGNALS = {"loss": Loss, "direction": Direction, "truth": Truth, "of_start": OfStart, "of_effect": OfEffect}
+class OfReference(OfStart):
+    """The loss over the discrepancy that a student of random conditioning, of another seed, has in the end."""
+
+    def reference_answers(self) -> torch.Tensor:
+        """What that student says."""
+        assert self.finished is not None
+        return self.predict(self.finished(), self.condition)
+
+
+SIGNALS = {
+    "loss": Loss,
+    "direction": Direction,
+    "truth": Truth,
+    "of_start": OfStart,
+    "of_effect": OfEffect,
+    "of_reference": OfReference,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks.emoji import models  # noqa: E402
+from benchmarks.emoji.distill import RunSettings, make_loop  # noqa: E402
 from benchmarks.emoji.signals import SIGNALS, Probe, Rows  # noqa: E402
 from benchmarks.emoji.world import DATA, Emoji, Scenario, scenario  # noqa: E402
 
@@ -100,19 +102,33 @@ def test_the_truth_is_measured_on_every_region_and_only_now_and_then(
     assert switch.allocator.round == 4
 
 
-@pytest.mark.parametrize("name", ["of_start", "of_effect"])
+@pytest.mark.parametrize("name", ["of_start", "of_effect", "of_reference"])
 def test_relative_losses(switch: Any, cell: Scenario, teacher: Any, student: Any, name: str) -> None:
-    signal = SIGNALS[name](switch, student, teacher, cell)
+    reference = models.STUDENTS["depth3"](teacher)
+    signal = SIGNALS[name](switch, student, teacher, cell, lambda: reference)
     null = torch.zeros_like(signal.condition)
-    other = (student, signal.condition) if name == "of_start" else (teacher, null)
-    answers = told(other[0], signal.noisy, signal.timesteps, other[1])
-    reference = signal.squares(answers).reshape(REGIONS, -1).mean(1)
-    assert reference.min() > 0
+    others = {"of_start": (student, signal.condition), "of_effect": (teacher, null)}
+    model, condition = others.get(name, (reference, signal.condition))
+    answers = told(model, signal.noisy, signal.timesteps, condition)
+    gaps = signal.squares(answers).reshape(REGIONS, -1).mean(1)
+    assert gaps.min() > 0
     rows = one_step(switch, cell, teacher, student)
     before = rows.losses.copy()
     signal.report(0, rows)
     assert (rows.losses == before).all()  # what the loop reports is left alone
-    believed(switch, rows.drawn, before / reference[rows.drawn.regions])
+    believed(switch, rows.drawn, before / gaps[rows.drawn.regions])
+
+
+def test_the_finished_student_is_one_of_random_conditioning_and_another_seed(cell: Scenario, teacher: Any) -> None:
+    settings = RunSettings("first_of_reference", "depth2", cell.unseen, 3, steps=2, batch=48, n_regions=REGIONS)
+    loop, _ = make_loop(settings, cell, teacher)
+    found = loop.signal.finished().state_dict()
+    for method, seed, equal in (("rc", 1003, True), ("rc", 3, False), ("uniform", 1003, False)):
+        other, _ = make_loop(replace(settings, method=method, seed=seed), cell, teacher)
+        for step in range(2):
+            other.step(step)
+        state = other.student.state_dict()
+        assert all(torch.equal(state[name], found[name]) for name in state) == equal
 
 
 def test_probes_are_late_and_the_same_for_all_methods(switch: Any, cell: Scenario, teacher: Any, student: Any) -> None:
