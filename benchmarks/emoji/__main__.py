@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import agree, compare, cost, summary
+from . import agree, compare, cost, pages, summary
 from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     same = commands.add_parser("agree", help="compare the study's runs in a folder with the committed ones")
     same.add_argument("--out", type=Path, required=True, help="folder of a study made without --restore")
+    commands.add_parser("pages", help="fill the tables of README and docs from the committed runs")
     draw = commands.add_parser("figures", help="redraw table and figures from results.json")
     for command in (run, study):
         jobs = min(2, os.cpu_count() or 1)
@@ -170,6 +171,10 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if args.command == "study":
         _study(args)
+        return
+    if args.command == "pages":
+        for path, text in pages.pages().items():
+            write_atomically(path, text)
         return
     if args.command == "agree":
         print(agree.compare(args.out))

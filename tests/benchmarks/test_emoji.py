@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks import statistics  # noqa: E402
-from benchmarks.emoji import agree, compare, evaluate, models, stats, study, summary  # noqa: E402
+from benchmarks.emoji import agree, compare, evaluate, models, pages, stats, study, summary  # noqa: E402
 from benchmarks.emoji import distill as distillation  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
@@ -667,3 +667,17 @@ def test_regressed_growth_is_that_of_a_plane_through_log_losses() -> None:
     order = np.argsort(-growth)
     top = growth[order[np.flatnonzero(sizes[order].cumsum() >= 0.1 * sizes.sum())[0]]]
     np.testing.assert_allclose(np.log(estimator.estimate(state).mean), np.minimum(growth - top, 0), atol=1e-4)
+
+
+def test_the_tables_of_the_pages_are_those_of_the_committed_runs() -> None:
+    for path, text in pages.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"`python -m benchmarks.emoji pages` fills {path.name} in"
+        name = {"README.md": "base", "benchmarks.md": "short"}[path.name]
+        assert f"<!-- numbers:{name} -->\n| " in text
+
+
+def test_a_table_is_filled_in_and_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "TABLES", {"one": lambda found: "1\n2", "two": lambda found: "3"})
+    text = "a\n<!-- numbers:one -->\nold\n<!-- /numbers -->\nb\n<!-- numbers:two -->\n<!-- /numbers -->\nc\n"
+    wanted = "a\n<!-- numbers:one -->\n1\n2\n<!-- /numbers -->\nb\n<!-- numbers:two -->\n3\n<!-- /numbers -->\nc\n"
+    assert pages.filled(text, []) == wanted == pages.filled(wanted, [])

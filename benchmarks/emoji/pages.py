@@ -1,0 +1,115 @@
+"""The tables of the README and of `docs/benchmarks.md`, written from the committed runs: no page can say another thing.
+
+A table stands between `<!-- numbers:NAME -->` and `<!-- /numbers -->`; `python -m benchmarks.emoji pages` fills it in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.statistics import Interval
+
+from .agree import RESULTS
+from .cells import CELLS
+from .stats import REFERENCE
+from .summary import METRIC, Line, changes, lines
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/benchmarks.md")
+SPLITS = ("unseen", "seen", "rare")
+_PLACE = re.compile(r"(?<=<!-- numbers:)(\w+)( -->\n).*?(?=<!-- /numbers -->)", re.DOTALL)
+_METHODS = {
+    "none": "no switching",
+    REFERENCE: "RC: every prompt alike",
+    "uniform": "512 regions alike",
+    "aria": "ARIA, `present_weight=10, present_rate=0`",
+    "aria_novel4": "the same, target by novelty",
+    "oracle": "oracle: told which prompts have no images",
+}
+
+
+def percent(value: float | Interval) -> str:
+    """Whole per cent with a sign, and half the interval if there is one; the unit is the caller's.
+
+    >>> percent(-29.6), percent(0.4), percent(Interval(3.5, 3.0)), percent(Interval(-0.2, None))
+    ('−30', '0', '+4 ± 3', '0')
+    """
+    mean, half = (value.mean, value.half) if isinstance(value, Interval) else (value, None)
+    text = f"{round(mean):+d}".replace("-", "−") if round(mean) else "0"
+    return text if half is None else f"{text} ± {half:.0f}"
+
+
+def _rows(head: str, rows: Sequence[Sequence[str]]) -> str:
+    ruled = [head, "|---" * (head.count("|") - 1) + "|"]
+    return "\n".join([*ruled, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def base(found: Sequence[Line]) -> str:
+    """The base cell: errors of all methods, with the spread of this cell alone, and who got the draws."""
+    (cell,) = (line.cell for line in found if line.name == "base")
+    rows: list[list[str]] = []
+    for method, label in _METHODS.items():
+        row = [label]
+        for split, condition in (("unseen", "pool"), ("unseen", "held_out"), ("seen", "pool")):
+            errors = list(cell.by_seed(method, METRIC, split, condition).values())
+            text, change = f"{1e3 * np.mean(errors):.1f}", cell.change(method, split, condition)
+            if split == "unseen" and method.startswith("aria"):
+                text = f"**{text}**"
+            row.append(text if method == REFERENCE or change is None else f"{text} ({percent(change)}%)")
+        share = cell.to_unseen(method)
+        rows.append([*row, "none" if share is None else f"{share:.0%}"])
+    return _rows("| prompts drawn | unseen, in the pool | unseen, held out | seen | switched to unseen |", rows)
+
+
+def short(found: Sequence[Line]) -> str:
+    """Median and range over the cells."""
+    rows: list[list[str]] = []
+    labels = {**_METHODS, "uniform": "regions alike", "aria": "ARIA", "aria_novel4": "ARIA, target by novelty"}
+    for method, label in labels.items():
+        if method == REFERENCE:
+            continue
+        row = [label]
+        for split in SPLITS:
+            means = [value.mean for value in changes(found, method, split) if value]
+            row.append(f"{percent(float(np.median(means)))}% ({percent(min(means))} to {percent(max(means))}%)")
+        rows.append(row)
+    return _rows("| prompts drawn | unseen: no images | seen: with images | rare: with images, small groups |", rows)
+
+
+def novelty(found: Sequence[Line]) -> str:
+    """The cells where most regions have no image: ARIA, the same by novelty, and the oracle."""
+    columns = [(split, method) for split in SPLITS[:2] for method in ("aria", "aria_novel4", "oracle")]
+    columns += [("rare", "aria"), ("rare", "aria_novel4")]
+    values = [changes(found, method, split) for split, method in columns]
+    rows: list[list[str]] = []
+    for name in ("diluted", "few", "names", "long_tail"):
+        index = [line.name for line in found].index(name)
+        row = [found[index].title]
+        for (split, method), column in zip(columns, values, strict=True):
+            value = column[index]
+            assert value is not None, f"{name}: no run of {method}"
+            bold = "**" if (split, method) == ("unseen", "aria_novel4") else ""
+            row.append(f"{bold}{percent(value)}{bold}")
+        shares = (found[index].cell.to_unseen(method) for method in ("aria", "aria_novel4"))
+        rows.append([*row, " → ".join("?" if share is None else f"{share:.0%}" for share in shares)])
+    heads = [f"{split}: ARIA | by novelty" + " | oracle" * (split != "rare") for split in SPLITS]
+    return _rows(f"| cell | {' | '.join(heads)} | draws to unseen |", rows)
+
+
+TABLES = {"base": base, "short": short, "novelty": novelty}
+
+
+def filled(text: str, found: Sequence[Line]) -> str:
+    """A page with its tables as the runs have them."""
+    return _PLACE.sub(lambda match: f"{match[1]}{match[2]}{TABLES[match[1]](found)}\n", text)
+
+
+def pages(results: Path = RESULTS) -> dict[Path, str]:
+    """The text that each page should have."""
+    found = lines({name: json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in CELLS})
+    return {ROOT / page: filled((ROOT / page).read_text(encoding="utf-8"), found) for page in PAGES}
