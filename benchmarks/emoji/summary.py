@@ -33,9 +33,10 @@ class Line:
     cell: Cell
 
     @property
-    def seeds(self) -> int:
-        """Seeds of `rc`."""
-        return len(self.cell.by_seed(REFERENCE, METRIC, SPLIT))
+    def seeds(self) -> str:
+        """How many seeds the methods shown have: "5", or from the fewest on, "3 to 5"."""
+        counts = {len(self.cell.by_seed(method, METRIC, SPLIT)) for method in (REFERENCE, *SHOWN)} - {0}
+        return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
     def share_of_oracle(self, method: str) -> float | None:
         """What part of the oracle's gain over `rc` a method has, on seeds all three have; None if there is no gain."""
@@ -98,12 +99,12 @@ def markdown(found: Sequence[Line]) -> str:
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below",
         "with the spread between seeds that the column has in all cells together, about the cells' means.",
         "",
-        "| cell | seeds of rc | " + " | ".join(SHOWN) + " |",
+        "| cell | seeds | " + " | ".join(SHOWN) + " |",
         "|---" * (len(SHOWN) + 2) + "|",
     ]
     columns = [changes(found, method) for method in SHOWN]
     for index, line in enumerate(found):
-        row = [line.title, str(line.seeds), *(entry(column[index]) for column in columns)]
+        row = [line.title, line.seeds, *(entry(column[index]) for column in columns)]
         text.append("| " + " | ".join(row) + " |")
     text += [*_spreads(found, SHOWN, REFERENCE), "", *_short(found)]
     for method in TESTED:
@@ -198,7 +199,7 @@ def draw(found: Sequence[Line], path: Path) -> None:
                     if value:
                         label = SHORT[method] if not y else None
                         dot(axis, value, y + 0.15 * (offset - (len(SHOWN) - 1) / 2), COLOURS[method], label)
-        labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds > 1 else ''} of RC" for line in found]
+        labels = [f"{line.title}\n{line.seeds} seed{'s' if line.seeds != '1' else ''}" for line in found]
         axes[0][0].set_yticks(range(len(found)), labels)
         axes[0][0].set_ylim(len(found) - 0.5, -0.5)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(SHOWN) + 1)

@@ -503,6 +503,10 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
     change = (-0.1 / 1.005 * 100, -0.2 / 1.005 * 100)
     half = scipy.stats.t.ppf(0.975, 1) * np.std(change, ddof=1)
     assert f"| 1 |  | -10.0 ± {half:.1f} |" in row
+    (tmp_path / "few.json").write_text(
+        study.as_json([run for run in runs if (run["method"], run["seed"]) != ("none", 1)])
+    )
+    assert "| images: a tenth | 1 to 2 | " in summary.write(tmp_path)
 
 
 def test_a_cell_s_methods_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
