@@ -224,11 +224,11 @@ def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
     wanted = {"teacher", *(name_of(method) for method in ("none", REFERENCE, "aria"))}
     rows = [row for row in rows if row[0] in wanted]
     tile = min(1.0, 9.4 / len(prompts))
-    above, below = tile * len(rows) + 0.95, 0.5 * len(_whole(cell)) + 1.75  # inches
+    above, below = tile * len(rows) + 1.1, 0.5 * len(_whole(cell)) + 1.75  # inches
     figure = plt.figure(figsize=(11, above + below))
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below])
     _emoji_rows(top, rows, prompts)
-    top.subplots_adjust(left=0.13, right=0.99, bottom=0.05 / above, top=1 - 0.85 / above)
+    top.subplots_adjust(left=0.13, right=0.99, bottom=0.05 / above, top=1 - 1.0 / above)
     top.suptitle(
         "Distilling a text-to-image model for prompts it has no images of: the teacher, and smaller students",
         x=0.01, y=1 - 0.1 / above, ha="left", fontsize=12, fontweight="bold",
