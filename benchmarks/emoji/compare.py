@@ -198,6 +198,7 @@ def draw_shares(cell: Cell, path: Path) -> None:
             ticks = (0.05, 0.1, 0.2, 0.5, 1.0)
             axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
             axis.minorticks_off()
+            axis.margins(y=0.1)
             axis.set(xlabel="of the switched rows, to prompts without images")
             axis.set_title(f"prompts {'without' if split == SPLIT else 'with'} images ({split})")
             axis.grid(color="#e6e6e6")
