@@ -161,7 +161,14 @@ def _study(args: argparse.Namespace) -> None:
                 shutil.copy(picture, args.out / name)
     print(summary.write(args.out))
     if args.docs:
-        for found in ("base/headline.png", "base.png", "tuning.png", "tuning_shares.png", "cells.png"):
+        for found in (
+            "base/headline.png",
+            "base/frontier.png",
+            "base.png",
+            "tuning.png",
+            "tuning_shares.png",
+            "cells.png",
+        ):
             if (args.out / found).exists():
                 shutil.copy(args.out / found, DOCS)
 

@@ -20,7 +20,6 @@ from .summary import METRIC, SPLIT, entry
 FRONTIER = {
     "RC, square root of the size, uniform": ("rc", "sqrt", "uniform"),
     "ARIA, target from the pool's to uniform": ("aria", "aria_tau5", "aria_uniform"),
-    "the same of the first ARIA": ("first", "first_uniform"),
 }
 """Lines of `draw_frontier`: from the pool's shares to equal ones."""
 
