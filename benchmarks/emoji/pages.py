@@ -1,4 +1,4 @@
-"""The tables of the README and of `docs/benchmarks.md`, written from the committed runs: no page can say another thing.
+"""The tables of the README and of `docs/benchmarks.md`, written from the committed runs: they cannot say another thing.
 
 A table stands between `<!-- numbers:NAME -->` and `<!-- /numbers -->`; `python -m benchmarks.emoji pages` fills it in.
 """
@@ -22,7 +22,7 @@ from .summary import METRIC, Line, changes, lines
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/benchmarks.md")
 SPLITS = ("unseen", "seen", "rare")
-_PLACE = re.compile(r"(?<=<!-- numbers:)(\w+)( -->\n).*?(?=<!-- /numbers -->)", re.DOTALL)
+_PLACE = re.compile(r"(?<=<!-- numbers:)(\w+)( -->\n)(?:(?!<!-- ).)*(?=<!-- /numbers -->)", re.DOTALL)
 _METHODS = {
     "none": "no switching",
     REFERENCE: "RC: every prompt alike",
@@ -105,11 +105,30 @@ TABLES = {"base": base, "short": short, "novelty": novelty}
 
 
 def filled(text: str, found: Sequence[Line]) -> str:
-    """A page with its tables as the runs have them."""
+    """A page with its tables as the runs have them.
+
+    Raises:
+        ValueError: A marker has no counterpart, so that a part of the page would go with the table.
+    """
+    places = len(_PLACE.findall(text))
+    if (places, places) != (text.count("numbers:"), text.count("/numbers")):
+        raise ValueError("expected every table between `<!-- numbers:NAME -->` and `<!-- /numbers -->`")
     return _PLACE.sub(lambda match: f"{match[1]}{match[2]}{TABLES[match[1]](found)}\n", text)
+
+
+def whole(found: Sequence[Line]) -> Sequence[Line]:
+    """The cells, if the tables can be made of them: the pages say that all methods have equally many seeds.
+
+    Raises:
+        ValueError: A method has more seeds in one cell than another has in one.
+    """
+    counts = {len(line.cell.by_seed(method, METRIC, "unseen")) for line in found for method in _METHODS}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"expected runs of all methods with equally many seeds in every cell, got {sorted(counts)}")
+    return found
 
 
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """The text that each page should have."""
-    found = lines({name: json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in CELLS})
+    found = whole(lines({name: json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in CELLS}))
     return {ROOT / page: filled((ROOT / page).read_text(encoding="utf-8"), found) for page in PAGES}

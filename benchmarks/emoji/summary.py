@@ -35,7 +35,7 @@ class Line:
     @property
     def seeds(self) -> str:
         """How many seeds the methods shown have: "5", or from the fewest on, "3 to 5"."""
-        counts = {len(self.cell.by_seed(method, METRIC, SPLIT)) for method in (REFERENCE, *SHOWN)} - {0}
+        counts = {len(self.cell.by_seed(method, METRIC, SPLIT)) for method in (REFERENCE, *SHOWN)} - {0} or {0}
         return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
     def share_of_oracle(self, method: str) -> float | None:
@@ -183,7 +183,7 @@ def _overall(found: Sequence[Line], method: str) -> list[str]:
             )
     shares = [share for line in found if (share := line.share_of_oracle(method)) is not None]
     if shares:
-        text.append(f"Of the oracle's gain: median {np.median(shares):.0%} of {len(shares)} cells.")
+        text.append(f"Of the oracle's gain: median {np.median(shares):.1%} of {len(shares)} cells.")
     return text
 
 

@@ -492,7 +492,7 @@ def test_the_summary_says_what_the_runs_say(tmp_path: Path) -> None:
     assert row.endswith("| 80% | 0.50 | -19.9 ± 0.0 | -19.9 ± 0.0 | ? → ? |")
     assert "`aria_novel4`:" not in text
     assert "`aria` against `rc`: below in 1 of 1 cells, median -19.9%, from -19.9 to -19.9%." in text
-    assert "Of the oracle's gain: median 80% of 1 cells." in text
+    assert "Of the oracle's gain: median 80.0% of 1 cells." in text
     # one seed in another cell has the spread of this one's two
     more = [with_curve({**_run("rc", 0, 1.0), "pool": "names"}, 1.0)]
     more += [with_curve({**_run("uniform", 0, 0.9), "pool": "names"}, 1.0)]
@@ -674,10 +674,11 @@ def test_regressed_growth_is_that_of_a_plane_through_log_losses() -> None:
 
 
 def test_the_tables_of_the_pages_are_those_of_the_committed_runs() -> None:
-    for path, text in pages.pages().items():
+    texts = pages.pages()
+    for path, text in texts.items():
         assert path.read_text(encoding="utf-8") == text, f"`python -m benchmarks.emoji pages` fills {path.name} in"
-        name = {"README.md": "base", "benchmarks.md": "short"}[path.name]
-        assert f"<!-- numbers:{name} -->\n| " in text
+    for name in pages.TABLES:
+        assert sum(text.count(f"<!-- numbers:{name} -->\n| ") for text in texts.values()) == 1
 
 
 def test_a_table_is_filled_in_and_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -685,3 +686,21 @@ def test_a_table_is_filled_in_and_the_rest_is_left(monkeypatch: pytest.MonkeyPat
     text = "a\n<!-- numbers:one -->\nold\n<!-- /numbers -->\nb\n<!-- numbers:two -->\n<!-- /numbers -->\nc\n"
     wanted = "a\n<!-- numbers:one -->\n1\n2\n<!-- /numbers -->\nb\n<!-- numbers:two -->\n3\n<!-- /numbers -->\nc\n"
     assert pages.filled(text, []) == wanted == pages.filled(wanted, [])
+    for mark in ("<!-- /numbers -->\nb", "<!-- numbers:two -->\n", "<!-- numbers:one", "<!-- "):
+        with pytest.raises(ValueError, match="expected every table between"):
+            pages.filled(text.replace(mark, "", 1), [])
+
+
+def test_tables_are_made_of_whole_cells_only() -> None:
+    runs = [_run(method, seed, 1.0) for method in pages._METHODS for seed in (0, 1)]
+    found = summary.lines({"few": runs})
+    assert pages.whole(found) == found
+    for less in (runs[1:], runs[2:]):
+        with pytest.raises(ValueError, match="equally many seeds"):
+            pages.whole(summary.lines({"few": less}))
+
+
+def test_a_cell_of_other_methods_has_a_line() -> None:
+    (line,) = summary.lines({"few": [_run("first", 0, 1.0)]})
+    assert line.seeds == "0"
+    assert "| images: a tenth | 0 |" in summary.markdown([line])
