@@ -181,28 +181,22 @@ def draw_shares(cell: Cell, path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
         for axis, split in zip(axes, (SPLIT, "seen"), strict=True):
-            below = False
             for method in sorted(cell.methods, key=lambda method: cell.to_unseen(method) or 0.0):
                 share, change = cell.to_unseen(method), cell.change(method, split)
                 if share is None or change is None:
                     continue
-                main, at = method in COLOURS, (share, change.mean)
-                axis.scatter(*at, s=70 if main else 22, color=colour(method), alpha=1 if main else 0.7, zorder=3)
-                if main and split == SPLIT:  # beside the dots, where there is room; above and below in turns
-                    offset, side = (-8, "right") if share > 0.4 else (8, "left")
-                    place = (offset, -11 if below else 5)
-                    axis.annotate(name_of(method), at, place, textcoords="offset points", fontsize=9, ha=side)
-                    below = not below
+                size, alpha, label = (70, 1.0, name_of(method)) if method in COLOURS else (22, 0.7, None)
+                axis.scatter(share, change.mean, s=size, color=colour(method), alpha=alpha, label=label, zorder=3)
             axis.set_xscale("log")
             ticks = (0.05, 0.1, 0.2, 0.5, 1.0)
             axis.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
             axis.minorticks_off()
-            axis.margins(y=0.1)
             axis.set(xlabel="of the switched rows, to prompts without images")
             axis.set_title(f"prompts {'without' if split == SPLIT else 'with'} images ({split})")
             axis.grid(color="#e6e6e6")
             axis.set_axisbelow(True)
         axes[0].set_ylabel("picture error against RC in %")
+        axes[0].legend(loc="lower left")
         slope, title = elasticity(cell), f"{cell.title}; small dots: everything else that was tried"
         if slope is not None:
             rule = (

@@ -17,11 +17,10 @@ from benchmarks.statistics import Interval
 from .agree import RESULTS
 from .cells import CELLS
 from .stats import REFERENCE
-from .summary import METRIC, Line, changes, lines
+from .summary import METRIC, SHOWN_SPLITS, SPLIT, Line, across, changes, lines
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/benchmarks.md")
-SPLITS = ("unseen", "seen", "rare")
 _PLACE = re.compile(r"(?<=<!-- numbers:)(\w+)( -->\n)(?:(?!<!-- ).)*(?=<!-- /numbers -->)", re.DOTALL)
 _METHODS = {
     "none": "no switching",
@@ -55,10 +54,10 @@ def base(found: Sequence[Line]) -> str:
     rows: list[list[str]] = []
     for method, label in _METHODS.items():
         row = [label]
-        for split, condition in (("unseen", "pool"), ("unseen", "held_out"), ("seen", "pool")):
+        for split, condition in ((SPLIT, "pool"), (SPLIT, "held_out"), ("seen", "pool")):
             errors = list(cell.by_seed(method, METRIC, split, condition).values())
             text, change = f"{1e3 * np.mean(errors):.1f}", cell.change(method, split, condition)
-            if split == "unseen" and method.startswith("aria"):
+            if split == SPLIT and method.startswith("aria"):
                 text = f"**{text}**"
             row.append(text if method == REFERENCE or change is None else f"{text} ({percent(change)}%)")
         share = cell.to_unseen(method)
@@ -74,16 +73,17 @@ def short(found: Sequence[Line]) -> str:
         if method == REFERENCE:
             continue
         row = [label]
-        for split in SPLITS:
-            means = [value.mean for value in changes(found, method, split) if value]
-            row.append(f"{percent(float(np.median(means)))}% ({percent(min(means))} to {percent(max(means))}%)")
+        for split in SHOWN_SPLITS:
+            span = across(found, method, split)
+            assert span is not None, f"no run of {method}"
+            row.append("{}% ({} to {}%)".format(*map(percent, span)))
         rows.append(row)
     return _rows("| prompts drawn | unseen: no images | seen: with images | rare: with images, small groups |", rows)
 
 
 def novelty(found: Sequence[Line]) -> str:
     """The cells where most regions have no image: ARIA, the same by novelty, and the oracle."""
-    columns = [(split, method) for split in SPLITS[:2] for method in ("aria", "aria_novel4", "oracle")]
+    columns = [(split, method) for split in (SPLIT, "seen") for method in ("aria", "aria_novel4", "oracle")]
     columns += [("rare", "aria"), ("rare", "aria_novel4")]
     values = [changes(found, method, split) for split, method in columns]
     rows: list[list[str]] = []
@@ -93,26 +93,30 @@ def novelty(found: Sequence[Line]) -> str:
         for (split, method), column in zip(columns, values, strict=True):
             value = column[index]
             assert value is not None, f"{name}: no run of {method}"
-            bold = "**" if (split, method) == ("unseen", "aria_novel4") else ""
+            bold = "**" if (split, method) == (SPLIT, "aria_novel4") else ""
             row.append(f"{bold}{percent(value)}{bold}")
         shares = (found[index].cell.to_unseen(method) for method in ("aria", "aria_novel4"))
         rows.append([*row, " → ".join("?" if share is None else f"{share:.0%}" for share in shares)])
-    heads = [f"{split}: ARIA | by novelty" + " | oracle" * (split != "rare") for split in SPLITS]
+    heads = [f"{split}: ARIA | by novelty" + " | oracle" * (split != "rare") for split in SHOWN_SPLITS]
     return _rows(f"| cell | {' | '.join(heads)} | draws to unseen |", rows)
 
 
 TABLES = {"base": base, "short": short, "novelty": novelty}
 
 
-def filled(text: str, found: Sequence[Line]) -> str:
+def filled(text: str, found: Sequence[Line], page: str = "page") -> str:
     """A page with its tables as the runs have them.
 
     Raises:
-        ValueError: A marker has no counterpart, so that a part of the page would go with the table.
+        ValueError: A marker has no counterpart, so that a part of the page would go with the table, or an unknown name.
     """
-    places = len(_PLACE.findall(text))
-    if (places, places) != (text.count("numbers:"), text.count("/numbers")):
-        raise ValueError("expected every table between `<!-- numbers:NAME -->` and `<!-- /numbers -->`")
+    names = [match[1] for match in _PLACE.finditer(text)]
+    marks = [text.count(mark) for mark in ("<!-- numbers:", "<!-- /numbers -->")]
+    if marks != [len(names)] * 2 or not TABLES.keys() >= set(names):
+        raise ValueError(
+            f"{page}: expected each table between `<!-- numbers:NAME -->` and `<!-- /numbers -->`, NAME one of "
+            f"{', '.join(TABLES)}; got {marks[0]} and {marks[1]} markers around {', '.join(names) or 'no table'}"
+        )
     return _PLACE.sub(lambda match: f"{match[1]}{match[2]}{TABLES[match[1]](found)}\n", text)
 
 
@@ -122,7 +126,7 @@ def whole(found: Sequence[Line]) -> Sequence[Line]:
     Raises:
         ValueError: A method has more seeds in one cell than another has in one.
     """
-    counts = {len(line.cell.by_seed(method, METRIC, "unseen")) for line in found for method in _METHODS}
+    counts = {len(line.cell.by_seed(method, METRIC, SPLIT)) for line in found for method in _METHODS}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"expected runs of all methods with equally many seeds in every cell, got {sorted(counts)}")
     return found
@@ -131,4 +135,4 @@ def whole(found: Sequence[Line]) -> Sequence[Line]:
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """The text that each page should have."""
     found = whole(lines({name: json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in CELLS}))
-    return {ROOT / page: filled((ROOT / page).read_text(encoding="utf-8"), found) for page in PAGES}
+    return {ROOT / page: filled((ROOT / page).read_text(encoding="utf-8"), found, page) for page in PAGES}

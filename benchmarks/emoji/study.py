@@ -51,8 +51,8 @@ def run_name(settings: RunSettings, data: str) -> str:
 
 def _outcome(settings: RunSettings) -> str:
     """Equal for settings of one outcome: where nothing is switched, the pool and its regions are never seen."""
-    unseen = () if METHODS[settings.method].policy else ("lam", "pool", "partition", "n_regions", "lag")
-    return json.dumps({k: v for k, v in settings.as_json().items() if k not in unseen}, sort_keys=True)
+    ignored = () if METHODS[settings.method].policy else ("lam", "pool", "partition", "n_regions", "lag")
+    return json.dumps({k: v for k, v in settings.as_json().items() if k not in ignored}, sort_keys=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -152,10 +152,9 @@ def run_study(plans: Mapping[Path, Sequence[RunSettings]], cache: Path, jobs: in
     data = fingerprint()
     planned = {out / "runs" / f"{run_name(s, data)}.json": (s, out) for out, plan in plans.items() for s in plan}
     todo = {path: run for path, run in planned.items() if not path.exists()}
-    finished = [path for path in planned if path not in todo]
-    sources = {
-        _outcome(planned[path][0]): path for path in [*reversed(todo), *reversed(finished)]
-    }  # the last one stays
+    sources: dict[str, Path] = {}
+    for path in sorted(planned, key=todo.__contains__):  # what is finished first
+        sources.setdefault(_outcome(planned[path][0]), path)
     lent = {path: source for path, (s, _) in todo.items() if (source := sources[_outcome(s)]) != path}
     made = [run for path, run in todo.items() if path not in lent]
     print(
@@ -176,6 +175,7 @@ def run_study(plans: Mapping[Path, Sequence[RunSettings]], cache: Path, jobs: in
 
 
 def _make(made: Sequence[tuple[RunSettings, Path]], cache: Path, jobs: int) -> None:
+    """The teacher's answers that the runs need, then the runs."""
     answers: dict[Any, tuple[Any, ...]] = {}
     for settings, _ in made:
         for split in SPLITS:

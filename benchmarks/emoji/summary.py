@@ -21,6 +21,7 @@ from .stats import REFERENCE, Cell, cells
 
 METRIC, SPLIT = "generation", "unseen"
 SHOWN = ("none", "uniform", "aria", "aria_novel4", "oracle")
+SHOWN_SPLITS = ("unseen", "seen", "rare")
 TESTED = ("aria", "aria_novel4")
 
 
@@ -93,6 +94,12 @@ def changes(
     return [interval(each, spread) if each else None for each in values]
 
 
+def across(found: Sequence[Line], method: str, split: str) -> tuple[float, float, float] | None:
+    """Median, least and largest of a method's changes over the cells; None if it was run in none."""
+    means = [value.mean for value in changes(found, method, split) if value]
+    return (float(np.median(means)), min(means), max(means)) if means else None
+
+
 def markdown(found: Sequence[Line]) -> str:
     """The tables over all cells: the errors of all methods, and what there is to say of those that are tested."""
     text = [
@@ -115,18 +122,17 @@ def markdown(found: Sequence[Line]) -> str:
 
 def _short(found: Sequence[Line]) -> list[str]:
     """The median of every method over the cells, and its range."""
-    splits = ("unseen", "seen", "rare")
     text = [
         "Median over the cells, in brackets the range:",
         "",
-        "| method | " + " | ".join(splits) + " |",
+        "| method | " + " | ".join(SHOWN_SPLITS) + " |",
         "|---" * 4 + "|",
     ]
     for method in SHOWN:
         row = [method]
-        for split in splits:
-            means = [value.mean for value in changes(found, method, split) if value]
-            row.append(f"{np.median(means):+.1f} ({min(means):+.1f} to {max(means):+.1f})" if means else "")
+        for split in SHOWN_SPLITS:
+            span = across(found, method, split)
+            row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*span) if span else "")
         text.append("| " + " | ".join(row) + " |")
     return text
 
