@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aria_sampling.drawing import permuted_positions, random_words, uniforms
+from aria_sampling import _kernel
 
-RATE = 0.02  # of the moving averages of draw size and of effort that comes anyway
+RATE = 0.02  # of the moving average of the draw size
 CV2_RATE, CV2_MOST = 0.01, 100.0
 
 
@@ -22,6 +22,7 @@ class Round:
     """All that happened in one round."""
 
     n: int
+    data_rows: int
     present: list[int]
     counts: list[int]  # draws from every region
     forced: list[int]
@@ -182,18 +183,20 @@ def cap_shares(share, cap):
 
 
 class ReferenceAllocator:
-    """Same arguments as `aria_sampling.Allocator`, on labels; policy given by exponent or baseline name."""
+    """Same arguments as `aria_sampling.Allocator`, on labels; policy given by exponent or baseline name.
+
+    `coverage`: (counts, uncovered, power, weight) of a static coverage; (keep, weight) of an online one.
+    """
 
     def __init__(
-        self, labels, *, estimator, exponent=1.0, baseline=None, floor=0.2, target="pool",
-        max_gap=None, max_repeat=None, present_rate=0.02, seed=0, lag=0,
+        self, labels, *, estimator, exponent=1.0, baseline=None, exploration=0.2, target="pool",
+        coverage=None, max_repeat=None, seed=0, lag=0,
     ):  # fmt: skip
         self.n_regions = max(labels) + 1
         self.members = [[i for i, k in enumerate(labels) if k == region] for region in range(self.n_regions)]
         self.sizes = [len(m) for m in self.members]
         self.estimator, self.exponent, self.baseline = estimator, exponent, baseline
-        self.floor, self.max_gap, self.seed, self.lag = (1.0 if baseline else floor), max_gap, seed, lag
-        self.keep, self.add = 1 - present_rate, present_rate or 1
+        self.exploration, self.coverage, self.seed, self.lag = exploration, coverage, seed, lag
         target = target if baseline is None else baseline
         if target == "pool":
             raw = [float(s) for s in self.sizes]
@@ -212,29 +215,30 @@ class ReferenceAllocator:
         self.closed = 0
         self.memo = {}  # estimates after so many rounds, which are closed and cannot change
 
-    def draw(self, n, present=()):
+    def draw(self, n, data_rows=None, present=()):
         present = list(present or ())
         if len(self.rounds) - self.closed > self.lag:
             raise RuntimeError("lag")
         number = len(self.rounds)
-        p = self.probabilities(number, n, present)
-        words = random_words(self.seed, 0, number, n + 1)
+        came = (n, n if data_rows is None else data_rows, present)
+        p = self.probabilities(number, came)
+        key = _kernel.stream_key(self.seed, 0, number)
+        words = _kernel.uniforms(key, n + 1).tolist()
         forced = self.forced(n)
-        counts = self.systematic(p, n - len(forced), float(uniforms(words[:1])[0])) if n else [0] * self.n_regions
+        counts = self.systematic(p, n - len(forced), words[0]) if n else [0] * self.n_regions
         for k in forced:
             counts[k] += 1
         p = [((n - len(forced)) * p[k] + (k in forced)) / n if n else 0.0 for k in range(self.n_regions)]
-        rows = []
-        for k in range(self.n_regions):
-            before = sum(r.counts[k] for r in self.rounds)
-            for visit in range(before, before + counts[k]):
-                place = permuted_positions(
-                    self.seed, np.array([k]), np.array([visit]), np.array([self.sizes[k]])
-                )[0]  # fmt: skip
-                rows.append((k, self.members[k][place]))
-        rows = [row for _, row in sorted(zip(words[1:].tolist(), rows, strict=True), key=lambda pair: pair[0])]
-        regions, items = [k for k, _ in rows], [i for _, i in rows]
-        self.rounds.append(Round(n, present, counts, forced, regions, items, [p[k] for k in regions]))
+        regions = [k for k in range(self.n_regions) for _ in range(counts[k])]
+        for j in range(n - 1, 0, -1):  # Fisher and Yates
+            i = int(words[j] * (j + 1))
+            regions[i], regions[j] = regions[j], regions[i]
+        visits, items = [sum(r.counts[k] for r in self.rounds) for k in range(self.n_regions)], []
+        for k in regions:
+            place = _kernel.positions(self.seed, *(np.array([x]) for x in (k, visits[k], self.sizes[k])))[0]
+            items.append(self.members[k][place])
+            visits[k] += 1
+        self.rounds.append(Round(*came, counts, forced, regions, items, [p[k] for k in regions]))
         return self.rounds[-1]
 
     def observe(self, regions, losses):
@@ -243,31 +247,43 @@ class ReferenceAllocator:
     def step(self):
         self.closed += 1
 
-    def probabilities(self, number, n=None, present=()):
-        """Of the draw with that number; without n, before it is known how large it is and what comes with it."""
+    def probabilities(self, number, came=None):
+        """Of the draw with that number; without `came`, before it is known how large it is and what comes with it."""
         if self.baseline:
             return self.q
         after = max(0, number - self.lag)
         usable = [r.fed for r in self.rounds[:after]]
-        if not any(math.isfinite(x) and abs(x) < 1e150 for fed in usable for _, x in fed):
-            return self.q
-        mean = self.believed(after).mean
-        mean = [max(m, 0.0) for m in mean]
-        top = max(m for m, q in zip(mean, self.q, strict=True) if q > 0)
-        if top == 0 and self.exponent:
-            return self.q
-        tilted = [q * ((m / top) ** self.exponent if self.exponent else 1) for q, m in zip(self.q, mean, strict=True)]
-        x = [t / sum(tilted) for t in tilted]
-        efforts = [(r.n, r.present) for r in self.rounds] + ([(n, present)] if n is not None else [])
-        drawn, come = 0.0, [0.0] * self.n_regions
-        for size, regions in efforts:
-            drawn = self.keep * drawn + self.add * size
-            come = [self.keep * c + self.add * regions.count(k) for k, c in enumerate(come)]
-        if any(come) and drawn > 0:
-            x = water_fill(x, [c / drawn for c in come])
+        score = [1.0] * self.n_regions
+        if any(math.isfinite(x) and abs(x) < 1e150 for fed in usable for _, x in fed):
+            mean = [max(m, 0.0) for m in self.believed(after).mean]
+            top = max(m for m, q in zip(mean, self.q, strict=True) if q > 0)
+            if top == 0 and self.exponent:
+                return self.q
+            score = [(m / top) ** self.exponent if self.exponent else 1.0 for m in mean]
+        u = [q * s for q, s in zip(self.q, score, strict=True)]
+        if self.coverage is not None and len(self.coverage) == 4:
+            u = [a * v ** self.coverage[2] for a, v in zip(u, self.coverage[1], strict=True)]
+        x = [a / sum(u) for a in u]
+        efforts = [(r.n, r.data_rows, r.present) for r in self.rounds] + ([came] if came is not None else [])
+        if self.coverage is not None:
+            x = water_fill(x, self.effort(efforts))
         if self.cap is not None:
             x = cap_shares(x, self.cap)
-        return [(1 - self.floor) * a + self.floor * b for a, b in zip(x, self.q, strict=True)]
+        return [(1 - self.exploration) * a + self.exploration * b for a, b in zip(x, self.q, strict=True)]
+
+    def effort(self, efforts):
+        """What data rows give each region, in rows drawn."""
+        if len(self.coverage) == 4:
+            counts, _, _, weight = self.coverage
+            drawn, data = sum(e[0] for e in efforts), sum(e[1] for e in efforts)
+            ratio = 1.0 if drawn == data else data / drawn if drawn else 1e150
+            return [weight * ratio * c / sum(counts) for c in counts]
+        keep, weight = self.coverage
+        drawn, come = 0.0, [0.0] * self.n_regions
+        for size, _, regions in efforts:
+            drawn = keep * drawn + size
+            come = [keep * c + regions.count(k) for k, c in enumerate(come)]
+        return [weight * c / drawn if drawn else 0.0 if not c else 1e150 * c for c in come]
 
     def forced(self, n):
         sizes = [r.n for r in self.rounds if r.n] + [n]
@@ -276,7 +292,7 @@ class ReferenceAllocator:
         mean_size = float(sizes[0])
         for size in sizes[1:]:
             mean_size += RATE * (size - mean_size)
-        limit = self.max_gap or math.ceil(8 * self.n_regions / mean_size)
+        limit = math.ceil(8 * self.n_regions / mean_size)
         draws = [r.counts for r in self.rounds if r.n]
         due = []
         for k in range(self.n_regions):
@@ -286,12 +302,12 @@ class ReferenceAllocator:
         return [k for _, k in sorted(due)[: n // 2]]
 
     def systematic(self, p, n, u):
-        """Points u, u+1, ... shifted so that region k gets the whole numbers in (C[k-1] + u, C[k] + u]."""
+        """Points u, u+1, ... on the cumulated n·p: region k gets those in [C[k-1], C[k])."""
         counts, done, cumulated = [], 0, 0.0
         last = max(k for k, value in enumerate(p) if value > 0)
         for k, value in enumerate(p):
             cumulated += value
-            upto = n if k >= last else min(math.floor(cumulated * n + u), n)
+            upto = n if k >= last else min(max(math.ceil(cumulated * n - u), 0), n)
             counts.append(upto - done)
             done = upto
         return counts

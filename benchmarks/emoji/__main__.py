@@ -15,7 +15,7 @@ from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
 from .figures import draw_all
-from .methods import METHODS, PARTITIONS
+from .methods import METHODS
 from .models import STUDENTS
 from .stats import cells, table
 from .study import as_json, gather, load_results, restore, run_study, write_atomically
@@ -42,19 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=int, default=RunSettings.batch)
     run.add_argument("--lr", type=float, default=RunSettings.lr)
     run.add_argument("--lam", type=float, default=RunSettings.lam, help="rate of the exponential switch")
-    run.add_argument(
-        "--regions",
-        type=int,
-        default=RunSettings.n_regions,
-        help="how many, where that is free; aria has four times as many",
-    )
-    run.add_argument("--partition", choices=PARTITIONS[:3], default=RunSettings.partition)
+    run.add_argument("--regions", type=int, default=RunSettings.n_regions, help="aria has four times as many")
     run.add_argument("--pool", choices=POOLS, default=RunSettings.pool)
     run.add_argument("--paired-share", type=float, default=RunSettings.paired_share, help="of the images, kept")
-    run.add_argument("--lag", type=int, default=RunSettings.lag, help="rounds that feedback comes late")
-    run.add_argument(
-        "--loss", choices=("noise", "velocity"), default=RunSettings.loss, help="squared difference of what"
-    )
     run.add_argument("--eval-prompts", type=int, default=EvalSize.prompts, help="at most, for each split")
     run.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
 
@@ -93,12 +83,9 @@ def _plan(args: argparse.Namespace) -> list[RunSettings]:
         "batch": args.batch,
         "lr": args.lr,
         "lam": args.lam,
-        "partition": args.partition,
         "n_regions": args.regions,
         "pool": args.pool,
         "paired_share": args.paired_share,
-        "lag": args.lag,
-        "loss": args.loss,
         "evaluation": EvalSize(prompts=args.eval_prompts),
     }
     if args.smoke:
@@ -145,30 +132,21 @@ def _study(args: argparse.Namespace) -> None:
         ]
     run_study({args.out / "runs" / name: plan for name, plan in plans.items()}, args.out / "cache", args.jobs)
     for name in plans:
-        runs = gather(args.out / "runs" / name)
+        if not (runs := gather(args.out / "runs" / name)):
+            continue
         write_atomically(args.out / f"{name}.json", as_json(runs))
         write_atomically(args.out / f"{name}.md", table(runs))
         pictures = draw_all(runs, args.out / "runs" / name)
         largest = max(cells(runs).values(), key=lambda cell: len(cell.runs))
         write_atomically(args.out / f"{name}_methods.md", compare.markdown(largest))
-        compare.draw(largest, args.out / f"{name}.png")
-        if name in ("base", "tuning"):
-            compare.draw_shares(largest, args.out / f"{name}_shares.png")
         if name == "base":
+            compare.draw(largest, args.out / f"{name}.png")
             (args.out / name).mkdir(exist_ok=True)
-            compare.draw_frontier(largest, args.out / name / "frontier.png")
             for picture in pictures:
                 shutil.copy(picture, args.out / name)
     print(summary.write(args.out))
     if args.docs:
-        for found in (
-            "base/headline.png",
-            "base/frontier.png",
-            "base.png",
-            "tuning.png",
-            "tuning_shares.png",
-            "cells.png",
-        ):
+        for found in ("base/headline.png", "base.png", "cells.png"):
             if (args.out / found).exists():
                 shutil.copy(args.out / found, DOCS)
 

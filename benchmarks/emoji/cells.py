@@ -1,7 +1,6 @@
 """The cells of the study: one factor at a time from a base cell. `python -m benchmarks.emoji study --cells ...`.
 
-A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. Regions and
-lag belong to a method. The tuning cells are the only ones on which anything may be chosen; they share neither groups
+A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. The tuning cells are the only ones on which anything may be chosen; they share neither groups
 nor seeds with the others.
 """
 
@@ -29,11 +28,7 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 TUNING: dict[str, dict[str, Any]] = {
     name: {**BASE, "unseen": "Animals & Nature, Food & Drink", **changes}
-    for name, changes in (
-        ("tuning", {}),
-        ("tuning_diluted", {"pool": "diluted"}),
-        ("tuning_diluted_far", {"pool": "diluted_far"}),
-    )
+    for name, changes in (("tuning", {}), ("tuning_diluted", {"pool": "diluted"}))
 }
 """Whole settings of the cells on which settings are chosen."""
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import aria_sampling as aria
 from . import evaluate, models
 from .evaluate import EvalSize
 from .methods import METHODS, make_switch, regions_of, unseen_share
-from .signals import SIGNALS, Rows
 from .world import CONDITIONS, SPLITS, Scenario, stream
 
 NULL_SHARE = 0.1
@@ -44,12 +42,9 @@ class RunSettings:
     batch: int = 48
     lr: float = 1e-3
     lam: float = 5.0
-    partition: str = "kmeans"
     n_regions: int = 512
     pool: str = "all"
     paired_share: float = 1.0
-    lag: int = 0
-    loss: str = "velocity"  # squared difference of this, the networks' own output, or of the "noise" it amounts to
     curve_every: int = 100
     trace_every: int = 50
     evaluation: EvalSize = field(default_factory=EvalSize)
@@ -117,16 +112,8 @@ class Loop:
 
     def __init__(self, settings: RunSettings, scenario: Scenario, teacher: Any, switch: Any) -> None:
         self.settings, self.scenario, self.teacher, self.switch = settings, scenario, teacher, switch
-        self.method = METHODS[settings.method]
         self.student = models.STUDENTS[settings.student](teacher).train()
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=settings.lr, weight_decay=0.01)
-        self.scale = models.SIGNAL.square() if settings.loss == "noise" else torch.ones(models.TIMESTEPS)
-        self.signal = None
-        if switch is not None:
-            signal = SIGNALS[self.method.signal]
-            self.signal = signal(
-                switch, self.student, teacher, scenario, partial(finished, settings, scenario, teacher)
-            )
 
     def step(self, step: int) -> tuple[np.ndarray, Any]:
         """One step of training; returns the losses float32[B], and what was drawn or None."""
@@ -136,49 +123,37 @@ class Loop:
         condition[batch.null] = 0
         drawn = None
         if self.switch is not None:
-            own = scenario.pool_item[batch.prompts[live]] if self.method.paired else None
-            if self.method.paired == "noisy":
-                own = np.where(batch.timesteps[live] >= models.TIMESTEPS // 2, own, -1)
-            drawn = self.switch.draw(batch.timesteps[live], paired=own)
+            drawn = self.switch.draw(batch.timesteps[live])
             condition[live[drawn.mask]] = scenario.pool_embeddings[drawn.items]
         timesteps, rows = torch.from_numpy(batch.timesteps), torch.from_numpy(condition)
         noisy = models.training_scheduler().add_noise(batch.images, batch.noise, timesteps)
         with torch.inference_mode():
             target = models.predict(self.teacher, noisy, timesteps, rows)
-        told = models.predict(self.student, noisy, timesteps, rows)
-        losses = (told - target).square().mean((1, 2, 3)) * self.scale[timesteps]
+        losses = (models.predict(self.student, noisy, timesteps, rows) - target).square().mean((1, 2, 3))
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.steps, settings.lr)
         self.optimizer.step()
         observed = losses.detach().numpy()
-        if self.signal is not None:
-            self.signal.report(step, Rows(noisy, timesteps, told, target, observed, live, drawn))
+        if self.switch is not None:
+            self.switch.observe(observed[live])
         return observed, drawn
 
 
 def partition_of(settings: RunSettings, scenario: Scenario) -> aria.Partition:
-    """The regions of the run's method, its own or the cell's; its number is for cells of 512, others in proportion."""
-    method, n_regions = METHODS[settings.method], settings.n_regions
-    if method.n_regions:
-        n_regions = max(1, method.n_regions * n_regions // RunSettings.n_regions)
-    return regions_of(scenario, method.partition or settings.partition, n_regions, settings.seed)
+    """The regions of the run's method; its number is for cells of 512, others in proportion."""
+    n_regions = METHODS[settings.method].n_regions
+    if n_regions is not None:
+        n_regions = max(1, n_regions * settings.n_regions // RunSettings.n_regions)
+    return regions_of(scenario, n_regions, settings.seed)
 
 
 def make_loop(settings: RunSettings, scenario: Scenario, teacher: Any) -> tuple[Loop, aria.Partition]:
     """The loop of a run before its first step, and its regions."""
-    partition, method = partition_of(settings, scenario), METHODS[settings.method]
-    switch = make_switch(method, partition, scenario, seed=settings.seed, lam=settings.lam, lag=settings.lag)
+    partition = partition_of(settings, scenario)
+    switch = make_switch(METHODS[settings.method], partition, scenario, seed=settings.seed, lam=settings.lam)
     return Loop(settings, scenario, teacher, switch), partition
-
-
-def finished(settings: RunSettings, scenario: Scenario, teacher: Any) -> Any:
-    """A student distilled under random conditioning, of the settings but for another seed."""
-    loop, _ = make_loop(replace(settings, method="rc", seed=settings.seed + 1000), scenario, teacher)
-    for step in range(settings.steps):
-        loop.step(step)
-    return loop.student.eval()
 
 
 def distill(

@@ -22,7 +22,7 @@ from benchmarks.statistics import Interval
 
 from . import evaluate, models
 from .evaluate import EvalSize
-from .methods import METHODS
+from .methods import TITLES
 from .stats import REFERENCE, Cell, cells
 from .world import DATA, Emoji, Scenario, scenario
 
@@ -30,20 +30,22 @@ COLOURS = {
     "none": "#8a8a8a",
     "rc": "#0072b2",
     "uniform": "#cc9a00",
+    "first_aria": "#e0959f",
+    "first_novel4": "#b48291",
     "aria": "#d1495b",
-    "aria_novel4": "#7b1e3a",
-    "first": "#8e6bb0",
     "oracle": "#2a9d6f",
 }
 SHORT = {
     "none": "no switching",
     "rc": "RC",
     "uniform": "uniform",
+    "first_aria": "first edition, counted",
+    "first_novel4": "first edition, novelty",
     "aria": "ARIA",
-    "aria_novel4": "ARIA by novelty",
-    "first": "first ARIA",
     "oracle": "oracle",
 }
+HEADLINE = ("none", "rc", "uniform", "aria", "oracle")
+PICTURED = ("none", "rc", "aria")  # of the headline: whose emoji are shown
 
 
 def colour(method: str) -> str:
@@ -53,7 +55,7 @@ def colour(method: str) -> str:
 
 def name_of(method: str) -> str:
     """What a method is called in figures."""
-    return SHORT.get(method, METHODS[method].title)
+    return SHORT.get(method, TITLES[method])
 
 
 def sides(height: float) -> tuple[Any, list[tuple[Any, str]]]:
@@ -75,18 +77,22 @@ def dot(axis: Any, value: Interval, y: float, color: str, name: str | None = Non
     axis.scatter([value.mean], [y], s=36, color=color, zorder=3, label=name)
 
 
-def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
-    """The prompts, and rows of (label, uint8[n, 16, 16, 3]): the teacher's, then each method's at the first seed."""
-    size = EvalSize(**cell.first["evaluation"])
-    prompts = [world.world.prompts[i] for i in world.show_prompts(size.shown)]
-    rows = [("teacher", evaluate.draw_shown(models.load_teacher(DATA), world, size))]
-    for method in _whole(cell):
+def _drawn(cell: Cell, out: Path, world: Scenario) -> tuple[list[str], list[tuple[str, np.ndarray]]] | None:
+    """The prompts, and rows of (label, uint8[n, 16, 16, 3]): the teacher's, then some methods' at the first seed.
+
+    None if a run has no pictures: they are not committed, so a run that was restored has none.
+    """
+    found: list[tuple[str, np.ndarray]] = []
+    for method in [method for method in _whole(cell) if method in PICTURED]:
         run = min((run for run in cell.runs if run["method"] == method), key=lambda run: run["seed"])
         path = out / "runs" / f"{run['name']}.npz"
-        if path.exists():
-            with np.load(path) as stored:
-                rows.append((name_of(method), stored["images"]))
-    return prompts, rows
+        if not path.exists():
+            return None
+        with np.load(path) as stored:
+            found.append((name_of(method), stored["images"]))
+    size = EvalSize(**cell.first["evaluation"])
+    teacher = evaluate.draw_shown(models.load_teacher(DATA), world, size)
+    return [world.world.prompts[i] for i in world.show_prompts(size.shown)], [("teacher", teacher), *found]
 
 
 def _strip(axes: Any, images: np.ndarray, scale: int = 8, gap: int = 1) -> None:
@@ -111,21 +117,8 @@ def _emoji_rows(figure: Any, rows: Sequence[tuple[str, np.ndarray]], prompts: Se
         axes[0].text((i + 0.5) * tile, -0.06 * tile, text, ha="center", va="bottom", fontsize=8, color="#444444")
 
 
-def draw_emoji(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
-    """(a) What the teacher and each student draw for unseen prompts, from the same noise."""
-    prompts, rows = _drawn(cell, out, world)
-    height = 1.0 * len(rows) + 1.0
-    figure = plt.figure(figsize=(1.0 * len(prompts) + 1.2, height))
-    _emoji_rows(figure, rows, prompts)
-    figure.subplots_adjust(top=1 - 1.0 / height)
-    title = f"Prompts without any image in training ({cell.title})"
-    figure.suptitle(title, x=0.02, y=1 - 0.1 / height, ha="left", fontsize=11)
-    figure.savefig(path)
-    plt.close(figure)
-
-
 def draw_regions(cell: Cell, path: Path) -> None:
-    """(b) Allocation and discrepancy by region over time, regions sorted by their share of unseen prompts."""
+    """Allocation and discrepancy by region over time, regions sorted by their share of unseen prompts."""
     chosen = [name for name in (REFERENCE, "aria") if name in cell.methods] or list(cell.methods)
     runs = [min((r for r in cell.runs if r["method"] == m), key=lambda r: r["seed"]) for m in chosen]
     runs = [run for run in runs if run["regions"] and "probability" in run["regions"]]
@@ -165,7 +158,7 @@ def draw_regions(cell: Cell, path: Path) -> None:
 
 
 def draw_curves(cell: Cell, path: Path) -> None:
-    """(c) Discrepancy of unseen and of seen conditions while training, mean and range over seeds."""
+    """Discrepancy of unseen and of seen conditions while training, mean and range over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for axis, split in zip(axes, ("unseen", "seen"), strict=True):
         tail: list[float] = []
@@ -186,8 +179,8 @@ def draw_curves(cell: Cell, path: Path) -> None:
 
 
 def _whole(cell: Cell) -> list[str]:
-    """The methods that were run on every seed of the cell, but for the default of before."""
-    seeds, methods = {run["seed"] for run in cell.runs}, [method for method in cell.methods if method != "first"]
+    """The methods of the headline that were run on every seed of the cell."""
+    seeds, methods = {run["seed"] for run in cell.runs}, [method for method in cell.methods if method in HEADLINE]
     return [method for method in methods if cell.by_seed(method, "generation", "unseen").keys() == seeds]
 
 
@@ -219,10 +212,10 @@ def _dots(axis: Any, cell: Cell, split: str) -> None:
 
 
 def draw_headline(cell: Cell, out: Path, world: Scenario, path: Path) -> None:
-    """(d) One picture for a stranger: emoji above, the error of each method below."""
-    prompts, rows = _drawn(cell, out, world)
-    wanted = {"teacher", *(name_of(method) for method in ("none", REFERENCE, "aria"))}
-    rows = [row for row in rows if row[0] in wanted]
+    """One picture for a stranger: emoji above, the error of each method below. None without the runs' pictures."""
+    if (drawn := _drawn(cell, out, world)) is None:
+        return
+    prompts, rows = drawn
     tile = min(1.0, 9.4 / len(prompts))
     above, below = tile * len(rows) + 1.1, 0.5 * len(_whole(cell)) + 1.75  # inches
     figure = plt.figure(figsize=(11, above + below))
@@ -259,10 +252,9 @@ def draw_all(runs: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
         for name, cell in cells(runs).items():
             folder, world = out / "figures" / name, scenario(data, cell.first["unseen"])
             folder.mkdir(parents=True, exist_ok=True)
-            draw_emoji(cell, out, world, folder / "emoji.png")
             draw_regions(cell, folder / "regions.png")
             draw_curves(cell, folder / "curves.png")
             draw_headline(cell, out, world, folder / "headline.png")
-            found = [folder / f"{what}.png" for what in ("emoji", "regions", "curves", "headline")]
+            found = [folder / f"{what}.png" for what in ("regions", "curves", "headline")]
             paths += [path for path in found if path.exists()]
     return paths

@@ -16,6 +16,7 @@ from benchmarks.statistics import Interval
 
 from .agree import RESULTS
 from .cells import CELLS
+from .methods import RECORDS
 from .stats import REFERENCE
 from .summary import METRIC, SHOWN_SPLITS, SPLIT, Line, across, changes, lines
 
@@ -26,8 +27,8 @@ _METHODS = {
     "none": "no switching",
     REFERENCE: "RC: every prompt alike",
     "uniform": "512 regions alike",
-    "aria": "ARIA, `present_weight=10, present_rate=0`",
-    "aria_novel4": "the same, target by novelty",
+    **RECORDS,
+    "aria": "ARIA, the default",
     "oracle": "oracle: told which prompts have no images",
 }
 
@@ -52,12 +53,12 @@ def base(found: Sequence[Line]) -> str:
     """The base cell: errors of all methods, with the spread of this cell alone, and who got the draws."""
     (cell,) = (line.cell for line in found if line.name == "base")
     rows: list[list[str]] = []
-    for method, label in _METHODS.items():
-        row = [label]
+    for method in (method for method in _METHODS if method in cell.methods):
+        row = [_METHODS[method]]
         for split, condition in ((SPLIT, "pool"), (SPLIT, "held_out"), ("seen", "pool")):
             errors = list(cell.by_seed(method, METRIC, split, condition).values())
             text, change = f"{1e3 * np.mean(errors):.1f}", cell.change(method, split, condition)
-            if split == SPLIT and method.startswith("aria"):
+            if split == SPLIT and method == "aria":
                 text = f"**{text}**"
             row.append(text if method == REFERENCE or change is None else f"{text} ({percent(change)}%)")
         share = cell.to_unseen(method)
@@ -66,42 +67,40 @@ def base(found: Sequence[Line]) -> str:
 
 
 def short(found: Sequence[Line]) -> str:
-    """Median and range over the cells."""
+    """Median and range over the cells, of the methods that were run in all of them."""
     rows: list[list[str]] = []
-    labels = {**_METHODS, "uniform": "regions alike", "aria": "ARIA", "aria_novel4": "ARIA, target by novelty"}
-    for method, label in labels.items():
-        if method == REFERENCE:
-            continue
-        row = [label]
+    for method in (method for method in _METHODS if method != REFERENCE and _everywhere(found, method)):
+        row = [_METHODS[method]]
         for split in SHOWN_SPLITS:
             span = across(found, method, split)
-            assert span is not None, f"no run of {method}"
+            assert span is not None
             row.append("{}% ({} to {}%)".format(*map(percent, span)))
         rows.append(row)
     return _rows("| prompts drawn | unseen: no images | seen: with images | rare: with images, small groups |", rows)
 
 
-def novelty(found: Sequence[Line]) -> str:
-    """The cells where most regions have no image: ARIA, the same by novelty, and the oracle."""
-    columns = [(split, method) for split in (SPLIT, "seen") for method in ("aria", "aria_novel4", "oracle")]
-    columns += [("rare", "aria"), ("rare", "aria_novel4")]
+def coverage(found: Sequence[Line]) -> str:
+    """The cells where most regions have no image: unseen prompts, what seen ones pay, and who got the draws."""
+    names = {"first_aria": "counted", "first_novel4": "by novelty", "aria": "ARIA", "oracle": "oracle"}
+    shown = [method for method in names if any(method in line.cell.methods for line in found)]
+    columns = [(split, method) for split in (SPLIT, "seen") for method in shown]
     values = [changes(found, method, split) for split, method in columns]
     rows: list[list[str]] = []
     for name in ("diluted", "few", "names", "long_tail"):
         index = [line.name for line in found].index(name)
         row = [found[index].title]
-        for (split, method), column in zip(columns, values, strict=True):
-            value = column[index]
-            assert value is not None, f"{name}: no run of {method}"
-            bold = "**" if (split, method) == (SPLIT, "aria_novel4") else ""
-            row.append(f"{bold}{percent(value)}{bold}")
-        shares = (found[index].cell.to_unseen(method) for method in ("aria", "aria_novel4"))
-        rows.append([*row, " → ".join("?" if share is None else f"{share:.0%}" for share in shares)])
-    heads = [f"{split}: ARIA | by novelty" + " | oracle" * (split != "rare") for split in SHOWN_SPLITS]
-    return _rows(f"| cell | {' | '.join(heads)} | draws to unseen |", rows)
+        row += ["" if (value := column[index]) is None else percent(value) for column in values]
+        shares = (found[index].cell.to_unseen(method) for method in shown)
+        rows.append([*row, ", ".join("?" if share is None else f"{share:.0%}" for share in shares)])
+    heads = " | ".join(f"{split}: {names[method]}" for split, method in columns)
+    return _rows(f"| cell | {heads} | draws to unseen |", rows)
 
 
-TABLES = {"base": base, "short": short, "novelty": novelty}
+def _everywhere(found: Sequence[Line], method: str) -> bool:
+    return all(method in line.cell.methods for line in found)
+
+
+TABLES = {"base": base, "short": short, "coverage": coverage}
 
 
 def filled(text: str, found: Sequence[Line], page: str = "page") -> str:
@@ -124,11 +123,12 @@ def whole(found: Sequence[Line]) -> Sequence[Line]:
     """The cells, if the tables can be made of them: the pages say that all methods have equally many seeds.
 
     Raises:
-        ValueError: A method has more seeds in one cell than another has in one.
+        ValueError: A method has more seeds in one cell than another has in one, or a cell has no run of RC.
     """
-    counts = {len(line.cell.by_seed(method, METRIC, SPLIT)) for line in found for method in _METHODS}
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(f"expected runs of all methods with equally many seeds in every cell, got {sorted(counts)}")
+    counts = {(m, len(line.cell.by_seed(m, METRIC, SPLIT))) for line in found for m in _METHODS}
+    numbers = {count for method, count in counts if count or method == REFERENCE}
+    if len(numbers) != 1 or 0 in numbers:
+        raise ValueError(f"expected equally many seeds of every method in every cell, got {sorted(counts)}")
     return found
 
 

@@ -13,7 +13,7 @@ from benchmarks.statistics import Interval, interval
 
 from .distill import RunSettings
 from .evaluate import METRICS
-from .methods import METHODS
+from .methods import EDITION, TITLES
 from .world import CONDITIONS, SPLITS
 
 REFERENCE = "rc"
@@ -69,9 +69,9 @@ class Cell:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that were run, in the registry's order."""
+        """The methods that were run, in the order of `TITLES`."""
         found = {run["method"] for run in self.runs}
-        return tuple(name for name in METHODS if name in found)
+        return tuple(name for name in TITLES if name in found)
 
     @property
     def title(self) -> str:
@@ -86,6 +86,11 @@ class Cell:
             for run in sorted(self.runs, key=lambda run: run["seed"])
             if run["method"] == method
         }
+
+    def editions(self, method: str) -> str:
+        """Which editions of the library made the runs of a method: "1", "2" or "1, 2"."""
+        found = {run.get("edition", EDITION) for run in self.runs if run["method"] == method}
+        return ", ".join(map(str, sorted(found)))
 
     def to_unseen(self, method: str) -> float | None:
         """Mean of `to_unseen` over the runs of a method; None if it has none or does not switch."""

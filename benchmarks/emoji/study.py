@@ -25,11 +25,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import aria_sampling as aria
-
 from . import evaluate, models
 from .distill import RunSettings, distill
-from .methods import METHODS
+from .methods import EDITION, METHODS, RECORDS, TITLES
 from .world import CONDITIONS, DATA, SPLITS, Emoji, Scenario, scenario
 
 
@@ -43,7 +41,7 @@ def fingerprint() -> str:
 
 def run_name(settings: RunSettings, data: str) -> str:
     """The name of a run's files: readable, and unique by a hash of everything that decides its outcome."""
-    everything = json.dumps([settings.as_json(), METHODS[settings.method].key, data, aria.__version__], sort_keys=True)
+    everything = json.dumps([settings.as_json(), METHODS[settings.method].key, data, EDITION], sort_keys=True)
     return (
         f"{settings.student}-{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}"
     )
@@ -51,7 +49,7 @@ def run_name(settings: RunSettings, data: str) -> str:
 
 def _outcome(settings: RunSettings) -> str:
     """Equal for settings of one outcome: where nothing is switched, the pool and its regions are never seen."""
-    ignored = () if METHODS[settings.method].policy else ("lam", "pool", "partition", "n_regions", "lag")
+    ignored = () if METHODS[settings.method].settings is not None else ("lam", "pool", "n_regions")
     return json.dumps({k: v for k, v in settings.as_json().items() if k not in ignored}, sort_keys=True)
 
 
@@ -94,7 +92,7 @@ class _Worker:
             ),
         )
         np.savez_compressed(out / "runs" / f"{name}.npz", images=shown)
-        write_atomically(out / "runs" / f"{name}.json", json.dumps({"name": name, "data": self.data, **result}))
+        write_atomically(out / "runs" / f"{name}.json", json.dumps({"name": name, "edition": EDITION, "data": self.data, **result}))
 
 
 _worker: _Worker | None = None
@@ -201,16 +199,21 @@ def _show(bar: Any, state: dict[str, str], message: tuple[str, int, str]) -> Non
 def restore(results: Path, out: Path) -> int:
     """Puts the runs of a committed `CELL.json` under `out` as finished, and returns how many.
 
-    Runs of other data, another version or other settings of their method are left: their names tell.
+    Those of the first edition, too: their record says so. Runs of other data, or of other settings of their method, are
+    left: their names tell.
     """
     data, found = fingerprint(), json.loads(results.read_text(encoding="utf-8"))
-    kept = [run for run in found if run["method"] in METHODS and run["name"] == run_name(settings_of(run), data)]
     (out / "runs").mkdir(parents=True, exist_ok=True)
-    for run in kept:
-        path = out / "runs" / f"{run['name']}.json"
+    restored = 0
+    for run in found:
+        name = run["name"] if run["method"] in RECORDS else run_name(settings_of(run), data)
+        if run["data"] != data or (run["edition"] == EDITION and run["name"] != name):
+            continue
+        restored += 1
+        path = out / "runs" / f"{name}.json"
         if not path.exists():
             write_atomically(path, json.dumps(run))
-    return len(kept)
+    return restored
 
 
 def settings_of(run: Mapping[str, Any]) -> RunSettings:
@@ -223,16 +226,17 @@ def settings_of(run: Mapping[str, Any]) -> RunSettings:
 def gather(out: Path) -> list[dict[str, Any]]:
     """All finished runs in `out`, in a fixed order; also written to `results.json`."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "runs").glob("*.json"))]
-    order = list(METHODS)
+    order = list(TITLES)
     runs.sort(key=lambda run: (run["unseen"], run["student"], run["steps"], order.index(run["method"]), run["seed"]))
-    write_atomically(out / "results.json", as_json(runs))
+    if runs:
+        write_atomically(out / "results.json", as_json(runs))
     return runs
 
 
 def as_json(runs: Sequence[dict[str, Any]]) -> str:
     """A list of runs, a line each; what regions were given and believed over time where the figures show it."""
     first, methods = min((run["seed"] for run in runs), default=0), {run["method"] for run in runs}
-    traced = methods & {"rc", "aria"} or methods
+    traced = methods & {"rc", "aria", "first_aria"} or methods
     kept: list[dict[str, Any]] = []
     for run in runs:
         if regions := run["regions"]:

@@ -20,9 +20,9 @@ from .cells import CELLS
 from .stats import REFERENCE, Cell, cells
 
 METRIC, SPLIT = "generation", "unseen"
-SHOWN = ("none", "uniform", "aria", "aria_novel4", "oracle")
+SHOWN = ("none", "uniform", "first_aria", "first_novel4", "aria", "oracle")
 SHOWN_SPLITS = ("unseen", "seen", "rare")
-TESTED = ("aria", "aria_novel4")
+TESTED = ("first_aria", "first_novel4", "aria")
 
 
 @dataclass(frozen=True)
@@ -102,34 +102,42 @@ def across(found: Sequence[Line], method: str, split: str) -> tuple[float, float
 
 def markdown(found: Sequence[Line]) -> str:
     """The tables over all cells: the errors of all methods, and what there is to say of those that are tested."""
+    shown = [method for method in SHOWN if any(method in line.cell.methods for line in found)]
     text = [
         "Generation error on unseen prompts, in per cent of `rc`'s, paired by seed with 95% intervals, here and below",
         "with the spread between seeds that the column has in all cells together, about the cells' means.",
+        f"Edition of the library that made the runs: {_editions(found, (REFERENCE, *shown))}.",
         "",
-        "| cell | seeds | " + " | ".join(SHOWN) + " |",
-        "|---" * (len(SHOWN) + 2) + "|",
+        "| cell | seeds | " + " | ".join(shown) + " |",
+        "|---" * (len(shown) + 2) + "|",
     ]
-    columns = [changes(found, method) for method in SHOWN]
+    columns = [changes(found, method) for method in shown]
     for index, line in enumerate(found):
         row = [line.title, line.seeds, *(entry(column[index]) for column in columns)]
         text.append("| " + " | ".join(row) + " |")
-    text += [*_spreads(found, SHOWN, REFERENCE), "", *_short(found)]
+    text += [*_spreads(found, shown, REFERENCE), "", *_short(found, shown)]
     for method in TESTED:
         if any(method in line.cell.methods for line in found):
             text += _tested(found, method)
     return "\n".join(text) + "\n"
 
 
-def _short(found: Sequence[Line]) -> list[str]:
+def _editions(found: Sequence[Line], methods: Sequence[str]) -> str:
+    """Which editions made the runs of each method."""
+    made = {method: sorted({line.cell.editions(method) for line in found} - {""}) for method in methods}
+    return "; ".join(f"{method} {' and '.join(editions)}" for method, editions in made.items())
+
+
+def _short(found: Sequence[Line], shown: Sequence[str]) -> list[str]:
     """The median of every method over the cells, and its range."""
     text = [
-        "Median over the cells, in brackets the range:",
+        "Median over the cells that a method was run in, in brackets the range:",
         "",
-        "| method | " + " | ".join(SHOWN_SPLITS) + " |",
-        "|---" * 4 + "|",
+        "| method | cells | " + " | ".join(SHOWN_SPLITS) + " |",
+        "|---" * 5 + "|",
     ]
-    for method in SHOWN:
-        row = [method]
+    for method in shown:
+        row = [method, str(sum(method in line.cell.methods for line in found))]
         for split in SHOWN_SPLITS:
             span = across(found, method, split)
             row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*span) if span else "")

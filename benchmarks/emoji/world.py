@@ -16,7 +16,7 @@ import numpy as np
 DATA = Path(__file__).parent / "data"
 SPLITS = ("seen", "unseen", "rare")
 CONDITIONS = ("pool", "held_out")
-POOLS = ("all", "names", "long_tail", "diluted", "diluted_far")
+POOLS = ("all", "names", "long_tail", "diluted")
 _EVAL_PROMPTS, _THIN, _TAIL, _BLEND = 201, 204, 205, 206  # first words of generators' keys
 
 
@@ -82,8 +82,7 @@ class Scenario:
     `pool_kind` is one of `POOLS`. "all": every prompt. "names": one prompt an emoji. "long_tail": of a subgroup a
     random share sqrt(size / largest size) of its prompts, so that sizes go as size^(3/2). "diluted": every prompt, and
     four times as many conditions halfway between the embeddings of two prompts of seen groups, so that the share of
-    unseen ones falls to a fifth. "diluted_far": the same, moved out to the mean of the two's distances from 0, since
-    halfway is nearer to it than any prompt. `paired_share`: how much of the paired emoji is kept.
+    unseen ones falls to a fifth. `paired_share`: how much of the paired emoji is kept.
     """
 
     world: Emoji
@@ -124,14 +123,9 @@ class Scenario:
             _, subgroup, sizes = np.unique(of, return_inverse=True, return_counts=True)
             keep = np.sqrt(sizes / sizes.max())[subgroup]
             return prompts[stream(_TAIL, 0).random(len(prompts)) < keep]
-        if self._diluted:
+        if self.pool_kind == "diluted":
             return np.concatenate([prompts, self._blends[0]])
         return prompts
-
-    @property
-    def _diluted(self) -> bool:
-        """Whether the pool ends in blends."""
-        return self.pool_kind in ("diluted", "diluted_far")
 
     @cached_property
     def _blends(self) -> np.ndarray:
@@ -144,20 +138,16 @@ class Scenario:
     def pool_embeddings(self) -> np.ndarray:
         """float32[M, D]: the condition of every item of the pool."""
         found = self.world.embeddings[self.pool]
-        if self._diluted:
+        if self.pool_kind == "diluted":
             one, other = (self.world.embeddings[blended] for blended in self._blends)
-            blends = (one + other) / 2
-            if self.pool_kind == "diluted_far":
-                lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (one, other, blends)]
-                blends = blends * ((lengths[0] + lengths[1]) / 2 / lengths[2])
-            found[-len(blends) :] = blends
+            found[-len(one) :] = (one + other) / 2
         return found
 
     @cached_property
     def pool_item(self) -> np.ndarray:
         """int64[P]: the pool item of a prompt, -1 where it is not in the pool."""
         items = np.full(len(self.world.prompts), -1)
-        whole = len(self.pool) - (self._blends.shape[1] if self._diluted else 0)
+        whole = len(self.pool) - (self._blends.shape[1] if self.pool_kind == "diluted" else 0)
         items[self.pool[:whole]] = np.arange(whole)
         return items
 

@@ -1,24 +1,16 @@
 """aria-sampling: draw more of a dataset where it is still worth it.
 
-A *pool* of items is cut into coarse *regions* (`Partition`); an estimator tracks the *discrepancy* of each
-online; an `Allocator` draws items region by region, more where the discrepancy persists, while your loss
-and your training loop stay what they were.
+A *pool* of items is cut into coarse *regions* (`Partition`). `Coverage` says which of them have data of their own. An
+estimator tracks the *discrepancy* of each region online. An `Allocator` draws items region by region, more where the
+discrepancy persists. Your loss and your training loop stay what they were.
 
 Importing this package loads NumPy only. The PyTorch side is `aria_sampling.torch`.
 """
 
-from aria_sampling._errors import FeedbackLagError as FeedbackLagError
-from aria_sampling._errors import PartitionFileError as PartitionFileError
-from aria_sampling._errors import RankError as RankError
-from aria_sampling._errors import StateError as StateError
-from aria_sampling.allocation import Minimax as Minimax
-from aria_sampling.allocation import Mixture as Mixture
-from aria_sampling.allocation import Policy as Policy
-from aria_sampling.allocation import PoolPolicy as PoolPolicy
-from aria_sampling.allocation import Proportional as Proportional
-from aria_sampling.allocation import Reducible as Reducible
-from aria_sampling.allocation import Softmax as Softmax
-from aria_sampling.allocation import UniformPolicy as UniformPolicy
+from aria_sampling._arrays import State as State
+from aria_sampling.adoption import Adopted as Adopted
+from aria_sampling.advice import Advice as Advice
+from aria_sampling.advice import Gain as Gain
 from aria_sampling.allocator import Allocator as Allocator
 from aria_sampling.conditioning import ConstantSwitch as ConstantSwitch
 from aria_sampling.conditioning import ExponentialSwitch as ExponentialSwitch
@@ -26,28 +18,41 @@ from aria_sampling.conditioning import RandomConditioning as RandomConditioning
 from aria_sampling.conditioning import SigmoidSwitch as SigmoidSwitch
 from aria_sampling.conditioning import Switch as Switch
 from aria_sampling.conditioning import SwitchSchedule as SwitchSchedule
-from aria_sampling.drawing import Draw as Draw
-from aria_sampling.estimation import Certificate as Certificate
-from aria_sampling.estimation import Ema as Ema
-from aria_sampling.estimation import EmaBank as EmaBank
-from aria_sampling.estimation import Estimate as Estimate
-from aria_sampling.estimation import Estimator as Estimator
-from aria_sampling.estimation import Feedback as Feedback
-from aria_sampling.estimation import TimestepProfile as TimestepProfile
+from aria_sampling.conditioning import TimestepProfile as TimestepProfile
+from aria_sampling.coverage import Coverage as Coverage
+from aria_sampling.errors import AriaWarning as AriaWarning
+from aria_sampling.errors import FeedbackLagError as FeedbackLagError
+from aria_sampling.errors import PartitionFileError as PartitionFileError
+from aria_sampling.errors import RankError as RankError
+from aria_sampling.errors import StateError as StateError
+from aria_sampling.estimators import Certificate as Certificate
+from aria_sampling.estimators import Ema as Ema
+from aria_sampling.estimators import EmaBank as EmaBank
+from aria_sampling.estimators import Estimate as Estimate
+from aria_sampling.estimators import Estimator as Estimator
+from aria_sampling.estimators import Feedback as Feedback
 from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
-from aria_sampling.partition import novelty as novelty
-from aria_sampling.report.advice import Advice as Advice
-from aria_sampling.report.advice import Gain as Gain
+from aria_sampling.partition import Partitioner as Partitioner
+from aria_sampling.policies import GroupDRO as GroupDRO
+from aria_sampling.policies import Policy as Policy
+from aria_sampling.policies import PoolPolicy as PoolPolicy
+from aria_sampling.policies import Proportional as Proportional
+from aria_sampling.policies import Reducible as Reducible
+from aria_sampling.policies import UniformPolicy as UniformPolicy
+from aria_sampling.rounds import Draw as Draw
 
 __version__: str  # looked up by __getattr__
 
 __all__ = [
+    "Adopted",
     "Advice",
     "Allocator",
+    "AriaWarning",
     "Certificate",
     "ConstantSwitch",
+    "Coverage",
     "Draw",
     "Ema",
     "EmaBank",
@@ -57,12 +62,12 @@ __all__ = [
     "Feedback",
     "FeedbackLagError",
     "Gain",
+    "GroupDRO",
     "History",
     "KMeansPartitioner",
-    "Minimax",
-    "Mixture",
     "Partition",
     "PartitionFileError",
+    "Partitioner",
     "Policy",
     "PoolPolicy",
     "Proportional",
@@ -70,14 +75,13 @@ __all__ = [
     "RankError",
     "Reducible",
     "SigmoidSwitch",
-    "Softmax",
+    "State",
     "StateError",
     "Switch",
     "SwitchSchedule",
     "TimestepProfile",
     "UniformPolicy",
     "__version__",
-    "novelty",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`Allocator`: partition + estimator + policy + lag. Where the parts become one online allocation.
+"""`Allocator`: partition + coverage + estimator + policy become one online allocation.
 
 One round is ``draw`` -> ``observe`` (once, or in parts) -> ``step``:
 
@@ -11,36 +11,41 @@ One round is ``draw`` -> ``observe`` (once, or in parts) -> ``step``:
 >>> allocator.probabilities.round(2).tolist()  # 0.8 * (1, 4) / 5 + 0.2 * (1, 1) / 2
 [0.26, 0.74]
 
-The order of events decides what a draw may know (lag determinism): draw r uses the feedback of rounds up
-to r - 1 - lag, whether or not more has arrived, so the stream does not depend on timing.
+The order of events decides what a draw may know (lag determinism): draw r uses the feedback of rounds up to
+r - 1 - lag, whether or not more has arrived. So the stream does not depend on timing.
+
+Where things are: `drawing.py` has a draw, `state.py` what is saved, `rounds.py` the open rounds, and `_kernel/` the
+arithmetic.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from functools import partial
-from itertools import islice
+import importlib
+import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aria_sampling._errors import FeedbackLagError, lag_message
-from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import checked, float_vector, instance, int_vector, integer, real
-from aria_sampling.allocation import Policy, Proportional
-from aria_sampling.allocation.shares import capped, repeat_cap, shares, target_shares
-from aria_sampling.drawing import Draw, draw_rows, forced_regions
-from aria_sampling.estimation import Certificate, Ema, EmaBank, Estimate, Estimator, certify
+from aria_sampling import _kernel
+from aria_sampling._arrays import FloatArray, IntArray, State, decode_all, encode_all, take
+from aria_sampling._check import float_vector, instance, int_vector, integer, real, shown
+from aria_sampling.adoption import Adopted, heirs, inherited
+from aria_sampling.coverage import Coverage
+from aria_sampling.drawing import Drawer, decayed, next_tally
+from aria_sampling.errors import AriaWarning, FeedbackLagError, lag_message
+from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, borrowed, certify
 from aria_sampling.partition import Partition
-from aria_sampling.progress import SCHEMA, OpenRound, Progress, check_fit, check_schema
+from aria_sampling.policies import Policy, Proportional
+from aria_sampling.rounds import Draw, OpenRound, OpenRounds, Tally, joined
+from aria_sampling.shares import capped, repeat_cap, target_shares
+from aria_sampling.state import SCHEMA, Change, Progress, check_fit, learnt_by
 
 if TYPE_CHECKING:
-    from aria_sampling.history import History
-    from aria_sampling.report.advice import Advice
     from aria_sampling.torch import AriaSampler
 
-__all__ = ["Allocator", "Draw"]
+__all__ = ["Allocator"]
 
 
 class Allocator:
@@ -48,102 +53,134 @@ class Allocator:
 
     Args:
         partition: The pool, cut into regions.
+        coverage: What trains anyway, such as the prompts that have images (`Coverage`). Draws go where it leaves
+            most unknown. Default: nothing is covered.
         estimator: Tracks the discrepancy of every region; default `EmaBank`.
-        policy: Turns estimates into effort; default `Proportional`.
-        floor: Share of every draw that follows the target whatever the estimates say, in (0, 1]. Bounds
-            the weights by 1/floor and keeps every region under observation. A baseline policy sets it to 1.
-        target: What the regions are worth, the mass q. ``"pool"``: their size (keeps the pool's
-            objective). ``"uniform"``: each region alike (lifts unseen and rare ones). A number tau in
-            [0, 1]: size**tau. Or real [n_regions]; a region with 0 is never drawn. A baseline sets its own.
-        max_gap: Non-empty draws after which a region that was not drawn is visited for certain; default
-            ``ceil(8 * n_regions / n)``, n the moving average of the draw size. Baselines force nothing.
-        max_repeat: The most that any item may be drawn per n_items draws, at least 1: caps the share of
-            every region at ``max_repeat * size / n_items`` (in the target too), so that a tiny region
-            cannot take over. Default no cap.
-        correction: Exponent κ of the weights (q/p)**κ, in [0, 1]. 1, the default: weighted training keeps
-            the target's objective, whatever was drawn. 0: weights are 1, and training optimises what is
-            drawn. Between: the objective p**(1-κ)·q**κ. It changes `Draw.weights` only.
-        present_weight: How many drawn rows a row of `present` counts for, in [0, 1e9]: how much of what a drawn
-            row teaches a region it has from such a row already. 1 fills up evenly; large values leave the draws to the
-            regions that have no such rows; 0 ignores them.
-        present_rate: Rate at which rows of `present` are forgotten, in [0, 1]. The effort of a region is the ratio of
-            two exponential moving averages over rounds: of its rows in `present`, and of the rows drawn. 0 forgets
-            nothing: the ratio of the sums over all rounds, the least noisy where the rows come from a mixture that
-            stays. Otherwise it is as noisy as a count over ``(2 - rate) / rate`` rounds, 99 by default: regions of
-            which fewer rows than one come in as many look most of the time as if they had none, or few.
+        policy: Turns estimates into scores; default `Proportional`.
+        target: What the regions are worth, the mass q. None or ``"pool"``: their size (keeps the pool's objective).
+            ``"uniform"``: each region alike (lifts rare ones). A number tau in [0, 1]: size**tau. Or real
+            [n_regions]; a region with 0 is never drawn.
+        exploration: Share of every draw that follows the target whatever is known, in (0, 1]; None is 0.2. It bounds
+            the weights by 1/exploration and keeps every region under observation.
+        max_repeat: The most that any item may be drawn per n_items draws, at least 1. It caps the share of every
+            region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot take over.
+            Default: no cap.
         seed: Key of all randomness, 0 <= seed < 2**64.
-        lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is:
-            0 where draw, observe and step take turns; as many batches as a loader draws ahead otherwise.
-
-    `floor`, `max_gap`, `correction`, `present_weight` and `seed` can be set later, too. They count from the next draw
-    on, and to continue from a saved state takes those it was saved with.
+        lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is. 0 where
+            draw, observe and step take turns; as many batches as a loader draws ahead otherwise. None: 0, or what
+            the loader needs that the sampler is attached to.
 
     Raises:
-        ValueError: An argument of the wrong type or out of its range; on setting as well. Nothing is changed.
-        AttributeError: On setting `partition`, `estimator`, `policy` or `target`: what was learnt depends on them.
-    """
+        ValueError: An argument of the wrong type or out of its range; a baseline policy with a target, an exploration
+            or a coverage, which it would ignore.
 
-    partition: Partition = checked()
-    estimator: Estimator = checked()
-    policy: Policy = checked()
-    target: FloatArray = checked()
-    seed: int = checked(partial(integer, low=0, high=2**64 - 1))
-    max_gap: int | None = checked(lambda name, value: None if value is None else integer(name, value, low=1))
-    correction: float = checked(partial(real, low=0, high=1))
-    present_weight: float = checked(partial(real, low=0, high=1e9))
-    floor: float = checked(partial(real, low=0, high=1, open_low=True))
+    All arguments are attributes, too. They cannot be set: what was learnt depends on them. To go on with other
+    settings make another allocator and call its `adopt`.
+    """
 
     def __init__(
         self,
         partition: Partition,
         *,
+        coverage: Coverage | None = None,
         estimator: Estimator | None = None,
         policy: Policy | None = None,
-        floor: float = 0.2,
-        target: Any = "pool",
-        max_gap: int | None = None,
+        target: Any = None,
+        exploration: float | None = None,
         max_repeat: float | None = None,
-        correction: float = 1.0,
-        present_weight: float = 1.0,
-        present_rate: float = 0.02,
         seed: int = 0,
-        lag: int = 0,
+        lag: int | None = None,
     ) -> None:
-        self.partition = instance("partition", partition, Partition)
-        self.estimator = instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
-        self.policy = instance("policy", Proportional() if policy is None else policy, Policy)
-        self.seed = seed
-        self._lag = integer("lag", lag, low=0, high=_MOST_LAG)
-        self.max_gap = max_gap
+        self._partition = instance("partition", partition, Partition)
+        self._estimator = instance("estimator", EmaBank() if estimator is None else estimator, Estimator)
+        self._policy = instance("policy", Proportional() if policy is None else policy, Policy)
+        self._seed = integer("seed", seed, low=0, high=2**64 - 1)
+        self._lag = None if lag is None else integer("lag", lag, low=0, high=_MOST_LAG)
         self._max_repeat = None if max_repeat is None else real("max_repeat", max_repeat, low=1)
-        self.correction = correction
-        self.present_weight = present_weight
-        self.floor = floor
-        if (baseline := self.policy.baseline) is not None:
-            self.floor = 1.0
-        q = target_shares(target if baseline is None else baseline, partition.sizes)
+        if coverage is not None:
+            coverage = _of_pool(instance("coverage", coverage, Coverage), partition)
+        if (baseline := self._policy.baseline) is not None:
+            _refuse(self._policy, target=target, exploration=exploration, coverage=coverage)
+            target, exploration = baseline, 1.0
+        self._coverage: Coverage | None = coverage
+        self._exploration = (
+            0.2 if exploration is None else real("exploration", exploration, low=0, high=1, open_low=True)
+        )
+        q = target_shares("pool" if target is None else target, partition.sizes)
         self._cap = None if self._max_repeat is None else repeat_cap(q, partition.sizes, self._max_repeat)
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
-        self.target = q
-        self._start(real("present_rate", present_rate, low=0, high=1) + 0.0)  # -0.0 is 0.0
+        self._target = q
+        self._begin(uncovered=None)
 
-    def _start(self, present_rate: float) -> None:
-        """Go to the state before the first round."""
+    def _begin(self, uncovered: FloatArray | None) -> None:
+        """Go to the state before the first round. `uncovered`: of a saved state, else the coverage's own."""
+        covering = self._covering
+        if covering is not None:
+            uncovered = covering.uncovered if uncovered is None else uncovered
+        self._uncovered = uncovered
+        n_regions = self._partition.n_regions
         self._progress = Progress.start(
-            self.estimator, self.policy, n_regions=self.partition.n_regions, lag=self._lag, present_rate=present_rate
+            _checked_state("estimator", self._estimator.init(n_regions), n_regions),
+            _checked_state("policy", self._policy.init(n_regions), n_regions),
+            n_regions=n_regions,
+            lag=self.lag,
+            online=covering is not None and covering.is_online,
         )
-        self.rewind()
+        self._restart()
+
+    # -- what it was made of ---------------------------------------------------------------------------
+
+    @property
+    def partition(self) -> Partition:
+        """The pool, cut into regions."""
+        return self._partition
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """What trains anyway."""
+        return self._coverage
+
+    @property
+    def _covering(self) -> Coverage | None:
+        """The coverage, if there is anything in it."""
+        return None if self._coverage is None or self._coverage.is_empty else self._coverage
+
+    @property
+    def estimator(self) -> Estimator:
+        """What tracks the discrepancies."""
+        return self._estimator
+
+    @property
+    def policy(self) -> Policy:
+        """What turns estimates into scores."""
+        return self._policy
+
+    @property
+    def target(self) -> FloatArray:
+        """The target q: what each region is worth, float64 [n_regions], summing to 1."""
+        return self._target
+
+    @property
+    def exploration(self) -> float:
+        """Share of every draw that follows the target whatever is known; 1 for a baseline."""
+        return self._exploration
 
     @property
     def max_repeat(self) -> float | None:
-        """The most that any item may be drawn per n_items draws. It cannot be set: the target has it in it."""
+        """The most that any item may be drawn per n_items draws."""
         return self._max_repeat
 
     @property
-    def present_rate(self) -> float:
-        """Rate at which rows of `present` are forgotten. It cannot be set: the counts depend on it."""
-        return self._progress.cursors.rate
+    def seed(self) -> int:
+        """Key of all randomness."""
+        return self._seed
+
+    @property
+    def key(self) -> int:
+        """Key of the present stream: the seed, or after `adopt` another number made of it."""
+        generation = self._progress.generation
+        return self._seed if generation == 0 else _kernel.stream_key(self._seed, _GENERATIONS, generation)
 
     @property
     def lag(self) -> int:
@@ -153,104 +190,104 @@ class Allocator:
             ValueError: On setting, for anything but a non-negative integer.
             RuntimeError: On setting, once a round was drawn: the stream depends on it.
         """
-        return self._lag
+        return self._lag or 0
 
     @lag.setter
     def lag(self, value: int) -> None:
         value = integer("lag", value, low=0, high=_MOST_LAG)
-        if value == self._lag:
-            return
-        if self.round or self._open_rounds:
-            raise RuntimeError(
-                f"lag={value}: the allocation has begun with lag={self._lag}, and its stream depends on it"
-            )
+        if value != self.lag:
+            self._not_begun(f"lag={value}: the allocation has begun with lag={self.lag}, and its stream depends on it")
+            self._progress.lag = self.rounds.lag = value
         self._lag = value
-        self._start(self.present_rate)
+
+    def _not_begun(self, why: str) -> None:
+        """Raise RuntimeError, saying `why`, once a round was drawn."""
+        if self.round or len(self.rounds):
+            raise RuntimeError(why)
 
     # -- a round ---------------------------------------------------------------------------------------
 
-    def draw(self, n: int, *, present: Any = None) -> Draw:
+    def draw(self, n: int, *, data_rows: int | None = None, present: Any = None) -> Draw:
         """Open a round and draw n items.
 
         Args:
-            n: Number of items, at least 1.
-            present: Regions of the rows that train anyway in this round, integers [m]: effort is filled
-                up around what regions get without being drawn. Baselines ignore it.
+            n: Number of items; 0 opens an empty round, for a training step that needs none.
+            data_rows: Rows with data of their own (of the items in a static coverage) that train in the same round.
+                What counts is their ratio to the rows drawn, over all rounds so far. Default: as many as are drawn.
+            present: With `Coverage.online`, the region of each row that trains anyway in this round, integers [m].
 
         Raises:
-            ValueError: n is no positive integer, or `present` no vector of regions. Nothing is changed.
-            FeedbackLagError: The feedback this draw needs has not arrived: lag is too small.
+            ValueError: n or `data_rows` is negative or no integer; `present` without online coverage, or none with
+                it, or no vector of regions. Nothing is changed.
+            FeedbackLagError: The feedback that this draw needs has not arrived: lag is too small.
         """
-        return self._open(integer("n", n, low=1, high=_MOST_ROWS), present)
-
-    def skip(self, *, present: Any = None) -> Draw:
-        """Open a round that draws nothing, so that rounds keep step with training steps that need no draw.
-
-        Raises as `draw` does.
-        """
-        return self._open(0, present)
-
-    def _open(self, n: int, present: Any) -> Draw:
-        if present is not None:
-            present = int_vector("present", present, high=self.partition.n_regions).copy()
-        if self.policy.baseline is not None:
-            present = None
-        if len(self._open_rounds) > self.lag:
-            raise FeedbackLagError(lag_message(self.round, len(self._open_rounds), self.lag))
-        round_ = self.round + len(self._open_rounds)
+        n = integer("n", n, low=0, high=_MOST_ROWS)
+        if data_rows is not None:
+            data_rows = integer("data_rows", data_rows, low=0, high=_MOST_ROWS)
+        present = self._checked_present(present)
+        rounds = self.rounds
+        rounds.make_room()
+        if (n_open := len(rounds)) > self.lag:
+            raise FeedbackLagError(lag_message(self.round, n_open, self.lag))
+        drawer = self._drawer
+        if drawer.round != self.round + n_open:  # a call was interrupted
+            drawer = self._drawer = self._new_drawer(rounds)
+        drawer.apply(self._progress.changes_up_to(drawer.round - 1 - self.lag))
+        tally = next_tally(self._tally, n, data_rows, self._covering)
         try:
-            self._ahead.announce(n, present)
-            draw, visited, counts = draw_rows(
-                self.partition,
-                self._probabilities(round_),
-                n,
-                forced=self._forced_regions(n),
-                visits=self._ahead.visits,
-                seed=self.seed,
-                round_=round_,
-                target=self.target,
-                correction=self.correction,
-            )
-            opened = OpenRound(draw, present, visited, counts)
-            self._ahead.advance(visited, counts)
-        except BaseException:  # out of memory, a policy of the user's, Ctrl-C: the next draw must not notice
-            self._ahead = self._progress.cursors.copy()
-            for earlier in self._open_rounds:
-                earlier.pass_by(self._ahead)
+            if present is not None:
+                drawer.take_in(present)
+            draw, tally = drawer.draw(n, tally)
+            rounds.append(OpenRound(draw, tally, present))
+        except BaseException:  # out of memory, Ctrl-C: the next draw must not notice
+            self._drawer = self._new_drawer(rounds)
             raise
-        self._open_rounds.append(opened)
         return draw
 
-    def _forced_regions(self, n: int) -> IntArray:
-        """Return the regions that the coming draw of n must visit."""
-        if self.policy.baseline is not None:
-            return np.empty(0, np.int64)
-        max_gap = self._ahead.default_max_gap() if self.max_gap is None else self.max_gap
-        return forced_regions(self._ahead.gaps(), self.target, max_gap=max_gap, most=n // 2)
+    @property
+    def _tally(self) -> Tally:
+        """The sums over all draws, those of open rounds included."""
+        newest = self.rounds.newest
+        return self._progress.tally if newest is None else newest.tally
 
-    def _probabilities(self, round_: int) -> FloatArray:
-        """Return the probabilities of regions in a draw of that round, before forced visits."""
-        log_phi = self._progress.log_phi(round_, self.lag)
-        effort = self._ahead.effort()
-        effort = None if effort is None else effort * self.present_weight
-        return shares(self.target, log_phi, floor=self.floor, effort=effort, cap=self._cap)
+    def _checked_present(self, present: Any) -> IntArray | None:
+        """Return `present` as int64 [m] of its own; None where it plays no part."""
+        online = self._covering is not None and self._covering.is_online
+        if present is not None and not online:
+            raise ValueError(
+                "present: expected with online coverage only; make the Allocator with "
+                "coverage=aria.Coverage.online(partition), or with coverage=aria.Coverage(partition, items=...) if the "
+                "items with data are known beforehand"
+            )
+        if not online:
+            return None
+        if present is None:
+            raise ValueError(
+                "present: expected the regions of the rows that train anyway, since coverage is online; pass "
+                "present=[] for a round without any"
+            )
+        return int_vector("present", present, high=self._partition.n_regions).copy()
 
     def observe(self, regions: Any, losses: Any) -> None:
         """Credit losses to regions, in the oldest open round. Any number of times, any subset of its rows.
 
         Args:
             regions: Integers [m], the region of each row.
-            losses: Real [m], one loss a row, in any unit; their mean is the region's discrepancy.
-                Non-finite ones (or of size 1e150 and more) are dropped and counted in `metrics`.
+            losses: Real [m], one loss a row, in any unit; their mean is the region's discrepancy. Losses that are not
+                finite, or of size 1e150 and more, are dropped and counted in `metrics`.
 
         Raises:
             ValueError: Another shape, dtype or length, or a region out of range. Nothing is changed.
             RuntimeError: No round is open.
         """
-        opened = self._oldest("observe")
-        regions = int_vector("regions", regions, high=self.partition.n_regions)
-        losses = float_vector("losses", losses, length=len(regions))
-        opened.fed.append((regions.copy(), losses.copy()))
+        opened = self.rounds.oldest("observe")
+        opened.reports.append(self._checked_report(opened, regions, losses))
+
+    def _checked_report(self, opened: OpenRound, regions: Any, losses: Any) -> tuple[IntArray, FloatArray]:
+        """Return regions and losses as arrays of our own."""
+        if regions is not opened.draw.regions:  # these cannot be written to
+            regions = int_vector("regions", regions, high=self._partition.n_regions).copy()
+        return regions, float_vector("losses", losses, length=len(regions)).copy()
 
     def step(self) -> None:
         """Close the oldest open round, with or without feedback. If that fails, the round is open as it was.
@@ -259,29 +296,143 @@ class Allocator:
             ValueError: The estimator or the policy, a part of your own, answers with another shape or with NaN.
             RuntimeError: No round is open.
         """
-        opened = self._oldest("step")
-        feedback = opened.feedback(self.partition.n_regions)
-        progress, put_back = self._progress.following(self.estimator, feedback.regions, opened.visited)
-        try:
-            progress.close(opened, self.estimator, self.policy, feedback)
-            still_open = deque(islice(self._open_rounds, 1, None))
-            self._progress, self._open_rounds = progress, still_open  # at once: Ctrl-C finds both done, or neither
-        except BaseException:
-            put_back()
-            raise
+        opened = self.rounds.oldest("step")
+        self._close(opened, self._summed(opened.reports))
+
+    def close_round(self, regions: Any, losses: Any) -> None:
+        """Observe and step in one: what `observe` was given before counts, too. If it fails, nothing is changed.
+
+        Raises as `observe` and `step` do.
+        """
+        opened = self.rounds.oldest("step")
+        report = self._checked_report(opened, regions, losses)
+        self._close(opened, self._summed([*opened.reports, report]))
+
+    def _summed(self, reports: list[tuple[IntArray, FloatArray]]) -> Feedback:
+        """Return the losses of a round, summed up by region."""
+        return Feedback(*_kernel.aggregate(*joined(reports), self._partition.n_regions))
+
+    def _close(self, opened: OpenRound, feedback: Feedback) -> None:
+        """Compute aside what a round brings, then store it all at once."""
+        progress, estimator = self._progress, self._estimator
+        k = feedback.regions
+        before = {name: array.take(k, axis=0) for name, array in progress.estimator.rows.items()}
+        rows, shared = estimator.update(dict(before), _copies(progress.estimator.shared), feedback)
+        _same_form("estimator: update()", "rows", rows, before)
+        _same_form("estimator: update()", "shared", shared, progress.estimator.shared)
+        belief, policy, change = np.empty((0, 2)), progress.policy, None
+        if len(k):
+            now = self._estimate_of(State(rows, shared), len(k))
+            belief = np.empty((len(k), 2))
+            belief[:, 0], belief[:, 1] = now.mean, now.count
+            policy, change = self._scored(k, State(rows, shared), now, belief)
+        present = progress.present
+        progress.store(
+            regions=k,
+            rows=rows,
+            shared=shared,
+            policy=policy,
+            belief=belief,
+            change=change,
+            drawn=opened.draw.regions,
+            forced=opened.draw.forced,
+            dropped=feedback.dropped,
+            tally=opened.tally,
+            present=None if opened.present is None else decayed(present, opened.present, self._online),
+        )
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Let the next draw know what it may. If Ctrl-C comes between, it is done by the next call that needs it."""
+        self._drawer.apply(self._progress.changes_up_to(self.round - 1 - self.lag))
+        self._progress.catch_up()
+
+    @property
+    def _online(self) -> Coverage:
+        assert self._coverage is not None
+        return self._coverage
+
+    def _estimate_of(self, state: State, length: int) -> Estimate:
+        """Return what the estimator believes of regions with feedback; ValueError for another shape, or NaN."""
+        now, who = self._estimator.estimate(state), f"estimator: estimate() of {type(self._estimator).__name__}"
+        for name in ("mean", "stderr", "count", "age"):
+            values = getattr(now, name, None)
+            if not isinstance(values, np.ndarray) or values.shape != (length,) or values.dtype != np.float64:
+                raise ValueError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
+        # a sum is not finite where one of its terms is not, and a minimum is NaN where one is
+        if not (math.isfinite(now.mean.sum()) and now.count.min() > 0 and now.stderr.min() >= 0):
+            raise ValueError(
+                f"{who}: expected finite means, counts above 0 and standard errors of at least 0 once there is "
+                f"feedback, got means {shown(now.mean)}, counts {shown(now.count)}, errors {shown(now.stderr)}"
+            )
+        return now
+
+    def _scored(self, k: IntArray, state: State, now: Estimate, belief: FloatArray) -> tuple[State, Change | None]:
+        """Return the policy's state and what becomes of the scores when regions k are believed to be `now`."""
+        progress, policy, round_ = self._progress, self._policy, self._progress.round
+        if policy.baseline is not None:
+            return progress.policy, None
+        if not policy.local:
+            rows = _copies(progress.estimator.rows)
+            for name, array in state.rows.items():
+                rows[name][k] = array
+            everywhere = borrowed(self._estimator.estimate(State(rows, state.shared)))
+            after = policy.update(progress.policy, _not_negative(everywhere))
+            _same_form("policy: update()", "rows", after.rows, progress.policy.rows)
+            _same_form("policy: update()", "shared", after.shared, progress.policy.shared)
+            scores = self._checked_scores(policy.log_score(after), self._partition.n_regions)
+            top = float(scores[self._target > 0].max())
+            return after, Change(round_, None, scores, np.nan, top if top > -np.inf else 0.0)
+        scores = self._checked_scores(policy.log_score(_not_negative(now), progress.policy.shared), len(k))
+        cold, shift = progress.newest
+        if progress.n_cold or round_ % _LEVEL_EVERY == 0:
+            mean = _kernel.borrowed(k, belief, progress.belief, progress.belief_sums)
+            one = Estimate(np.array([max(mean, 0.0)]), _INFINITE, np.zeros(1), _INFINITE)
+            cold = float(self._checked_scores(policy.log_score(one, progress.policy.shared), 1)[0])
+            shift = _SHIFT_STEP * round(cold / _SHIFT_STEP) if cold > -np.inf else shift
+        return progress.policy, Change(round_, k, scores, cold, shift)
+
+    def _checked_scores(self, scores: Any, length: int) -> FloatArray:
+        """Return log scores; ValueError for another shape, NaN or +inf."""
+        who = f"policy: log_score() of {type(self._policy).__name__}"
+        scores = float_vector(who, scores, length=length)
+        if not (scores < np.inf).all():  # NaN included
+            raise ValueError(f"{who}: expected numbers below inf, got {shown(scores)}")
+        return scores
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
-        self._open_rounds: deque[OpenRound] = deque()
-        self._ahead = self._progress.cursors.copy()
+        self._catch_up()
+        self._restart()
 
-    def _oldest(self, what: str) -> OpenRound:
-        if not self._open_rounds:
-            raise RuntimeError(
-                f"{what}() without an open round: call draw() first; each draw() opens one round and "
-                "each step() (or the observe() of a sampler) closes one"
-            )
-        return self._open_rounds[0]
+    def _restart(self) -> None:
+        """Draw on from the last closed round."""
+        self.rounds = OpenRounds(self._progress.counters)
+        self.rounds.lag = self.lag
+        self._drawer = self._new_drawer(self.rounds)
+
+    def _new_drawer(self, rounds: OpenRounds) -> Drawer:
+        """Return what draws on from the last of the open rounds."""
+        self._progress.catch_up()  # the drawer begins with the scores
+        coverage, base, data = self._covering, self._target, self._progress.present
+        if coverage is not None and not coverage.is_online:
+            data = coverage.counts
+            if coverage.power > 0:
+                assert self._uncovered is not None
+                base = base * _kernel.exp(coverage.power * _kernel.log(self._uncovered))
+        return Drawer(
+            self._partition,
+            target=self._target,
+            base=base,
+            coverage=coverage,
+            data=data,
+            cap=self._cap,
+            exploration=self._exploration,
+            forcing=self._policy.baseline is None,
+            key=self.key,
+            progress=self._progress,
+            open_rounds=rounds,
+        )
 
     # -- what it knows ---------------------------------------------------------------------------------
 
@@ -293,21 +444,26 @@ class Allocator:
     @property
     def open_rounds(self) -> tuple[Draw, ...]:
         """The draws whose rounds are open, oldest first."""
-        return tuple(opened.draw for opened in self._open_rounds)
+        return tuple(opened.draw for opened in self.rounds)
 
     @property
     def probabilities(self) -> FloatArray:
         """What the next draw follows, before forced visits: float64 [n_regions], summing to 1."""
-        return self._probabilities(self.round + min(len(self._open_rounds), self.lag)).copy()
+        ahead = self.round + min(len(self.rounds), self.lag) - 1 - self.lag
+        self._drawer.apply(self._progress.changes_up_to(ahead))
+        return self._drawer.probabilities(self._tally)
 
     @property
-    def draws(self) -> IntArray:
+    def draw_counts(self) -> IntArray:
         """Draws from each region in all closed rounds, int64 [n_regions]."""
-        return self._progress.cursors.visits.copy()
+        return self._progress.visits.copy()
 
     def estimate(self) -> Estimate:
-        """Return what is believed of every region, all closed rounds considered (whatever the lag)."""
-        return self.estimator.estimate(self._progress.estimator)
+        """Return what is believed of every region, all closed rounds considered (whatever the lag).
+
+        A region never visited has the count-weighted mean of the others, and an infinite standard error.
+        """
+        return borrowed(self._estimator.estimate(self._progress.estimator))
 
     def certificate(self, *, drift: Any, sigma: Any, alpha: float = 0.05) -> Certificate:
         """Return radii around `estimate` that hold for all regions and rounds with probability 1 - alpha.
@@ -322,31 +478,31 @@ class Allocator:
         Raises:
             ValueError: An argument out of its range, or the estimator is not an `Ema`.
         """
-        if not isinstance(self.estimator, Ema):
+        if not isinstance(self._estimator, Ema):
             raise ValueError(
                 f"certificate: needs the estimator Ema, whose weights do not depend on the losses, got "
-                f"{type(self.estimator).__name__}: make the Allocator with estimator=aria_sampling.Ema(...)"
+                f"{type(self._estimator).__name__}: make the Allocator with estimator=aria_sampling.Ema(...)"
             )
-        state, adaptive = self._progress.estimator, self.policy.baseline is None
-        return certify(self.estimator, state, drift=drift, sigma=sigma, alpha=alpha, adaptive=adaptive)
+        state, adaptive = self._progress.estimator, self._policy.baseline is None
+        return certify(self._estimator, state, drift=drift, sigma=sigma, alpha=alpha, adaptive=adaptive)
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth logging, as floats.
 
-        ``round``, ``open_rounds``; ``dropped_losses`` and ``forced_visits`` so far; ``visited`` share of
-        regions with feedback; ``discrepancy`` under the target and ``discrepancy_max``; ``effective_regions``
-        (exp of the entropy of the probabilities); ``top_share`` and ``top_boost``, the largest probability
-        and the largest ratio to the target; ``ess``, the effective sample size per row when losses are
-        weighted, 1 / sum(q**2 / p); ``passes``, draws per item of the pool; ``uncertain``, the share of
-        draws that go to regions whose estimate differs from the target's mean by less than its standard error.
+        ``round``, ``open_rounds``; ``dropped_losses`` and ``forced_visits`` so far; ``visited`` share of regions with
+        feedback; ``discrepancy`` under the target and ``discrepancy_max``; ``effective_regions`` (exp of the entropy
+        of the probabilities); ``top_share`` and ``top_boost``, the largest probability and the largest ratio to the
+        target; ``ess``, the effective sample size per row when losses are weighted, 1 / sum(q**2 / p); ``passes``,
+        draws per item of the pool; ``uncertain``, the share of draws that go to regions whose estimate differs from
+        the target's mean by less than its standard error.
         """
-        p, q = self.probabilities, self.target
+        p, q = self.probabilities, self._target
         estimate = self.estimate()
         held, drawn, known = q > 0, p > 0, estimate.count > 0
         discrepancy = float((q * estimate.mean).sum())
         return {
             "round": float(self.round),
-            "open_rounds": float(len(self._open_rounds)),
+            "open_rounds": float(len(self.rounds)),
             "dropped_losses": float(self._progress.dropped),
             "forced_visits": float(self._progress.forced),
             "visited": float(known.mean()),
@@ -356,42 +512,38 @@ class Allocator:
             "top_share": float(p.max()),
             "top_boost": float((p[held] / q[held]).max()),
             "ess": float(1 / (q[held] ** 2 / p[held]).sum()),
-            "passes": float(self._progress.cursors.visits.sum() / self.partition.n_items),
+            "passes": float(self._progress.tally.drawn / self._partition.n_items),
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
-    def advice(self, history: History) -> Advice:
-        """Return what this allocation has gained over its baselines; see `History.advice`.
-
-        Raises:
-            ValueError: `history` is no `History`, or that of another allocator.
-        """
-        if getattr(history, "allocator", None) is not self or not hasattr(history, "advice"):
-            raise ValueError(f"history: expected a History of this allocator, got another {type(history).__name__}")
-        return history.advice()
+    def warn_once(self, name: str, message: str, *, stacklevel: int = 3) -> None:
+        """Give an `AriaWarning`, unless one of that name was given before, also in the runs that this one resumes."""
+        if name not in self._progress.warned:
+            self._progress.warned.add(name)
+            warnings.warn(message, AriaWarning, stacklevel=stacklevel)
 
     def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:
         """Return a `torch.utils.data.Sampler` that draws from this allocator.
 
         All arguments are those of `aria_sampling.torch.AriaSampler`.
         """
-        from aria_sampling.torch import AriaSampler
-
-        return AriaSampler(self, batch_size=batch_size, num_samples=num_samples, **options)
+        face = importlib.import_module("aria_sampling.torch")
+        return face.AriaSampler(self, batch_size=batch_size, num_samples=num_samples, **options)
 
     # -- saving ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue from the last closed round, bit for bit.
 
-        Ints, floats, strings, bytes, lists and dictionaries only; size O(n_regions * (lag + 1)). Open
-        rounds are not part of it: after loading they are drawn again, the same.
+        Ints, floats, strings, bytes, lists and dictionaries only; size O(n_regions * (lag + 1)). Open rounds are not
+        part of it: after loading they are drawn again, the same.
         """
         return {
             "schema": SCHEMA,
-            "fingerprint": self.partition.fingerprint,
-            "n_regions": self.partition.n_regions,
+            "fingerprint": self._partition.fingerprint,
+            "n_regions": self._partition.n_regions,
             "config": self._config(),
+            "coverage": encode_all({} if self._uncovered is None else {"uncovered": self._uncovered}),
             **self._progress.to_state(),
         }
 
@@ -399,45 +551,160 @@ class Allocator:
         """Continue from `state`. Open rounds are forgotten.
 
         Raises:
-            StateError: (a ValueError) the state is damaged, or of another schema, pool or configuration:
-                the message says what differs. Nothing is changed.
+            StateError: (a ValueError) the state is damaged, or of another schema, pool or configuration: the message
+                says what differs and what can be done. Nothing is changed.
         """
-        state = check_schema(state)
-        check_fit(state, self.partition, self._config())
-        self._progress = self._progress.from_state(state)
-        self.rewind()
+        lag = self._lag_of(state)
+        check_fit(
+            state,
+            fingerprint=self._partition.fingerprint,
+            n_regions=self._partition.n_regions,
+            config={**self._config(), "lag": str(lag)},
+            remedy=_ADOPT,
+        )
+        like = {} if self._uncovered is None else {"uncovered": self._uncovered}
+        saved = decode_all("coverage", take(state, "coverage", dict), like)
+        self._progress.load(state, self._estimator.estimate, lag=lag)
+        self._lag, self._uncovered = lag, saved.get("uncovered")
+        self._restart()
+
+    def _lag_of(self, state: Any) -> int:
+        """Return the lag to load `state` with: the state's own where none was chosen here."""
+        if self._lag is not None or self.round or len(self.rounds):
+            return self.lag
+        try:
+            return integer("lag", int(state["config"]["lag"]), low=0, high=_MOST_LAG)
+        except (KeyError, TypeError, ValueError):
+            return self.lag
+
+    def adopt(self, state: dict[str, Any], *, partition: Partition, mapping: Any = None) -> Adopted:
+        """Carry over what another allocation learnt, of another pool, other regions or other settings.
+
+        Only before the first draw. What is carried over are the estimates of regions: the mean of each, with no more
+        losses behind it than there were. Regions are matched by the first of these that is possible: `mapping`, equal
+        names, the items that both pools have under the same number, the nearest old centre. The stream is a new one,
+        and `draw_counts` begin at 0. In a distributed run every rank calls it.
+
+        Args:
+            state: What the other allocator's `state_dict` returned. Its estimator must be this one's.
+            partition: The partition that it had.
+            mapping: For each region here its region there, integers [n_regions]; -1 for none.
+
+        Returns:
+            Which regions were matched (``carried``) and which were not (``fresh``), and a message that says how.
+
+        Raises:
+            RuntimeError: A round was drawn.
+            StateError: The state is damaged, or not of that partition, or has another estimator.
+            ValueError: `mapping` of another length or with a region out of range. Nothing is changed.
+        """
+        self._not_begun("adopt: the allocation has begun; make another Allocator and call its adopt before it draws")
+        old = instance("partition", partition, Partition)
+        learnt, generation = learnt_by(state, old, self._estimator)
+        match, how = heirs(old, self._partition, mapping)
+        feedback = inherited(self._estimator.estimate(learnt), match)
+        before = self._progress
+        self._begin(self._uncovered)
+        try:
+            nothing = np.empty(0, np.int64)
+            opened = OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally())
+            self._close(opened, feedback)
+            self._progress.restart(generation + 1)
+        except BaseException:
+            self._progress = before
+            self._restart()
+            raise
+        self._restart()
+        fresh = np.setdiff1d(np.arange(self._partition.n_regions), feedback.regions)
+        return Adopted(
+            feedback.regions,
+            fresh,
+            f"{len(feedback.regions)} of {self._partition.n_regions} regions go on from estimates of the old "
+            f"allocation, matched {how}; {len(fresh)} begin without one. Coverage, target and policy are this "
+            f"allocator's; the stream of draws is new (generation {generation + 1}), and draw_counts begin at 0",
+        )
 
     def digest(self) -> str:
         """Return a hex digest, of 128 bits, of pool, configuration and all that the closed rounds left behind.
 
-        It is equal where two allocators agree bit for bit, so that ranks of a distributed run, or a resumed run
-        and an uninterrupted one, can be compared by it.
+        It is equal where two allocators agree bit for bit, so that ranks of a distributed run, or a resumed run and an
+        uninterrupted one, can be compared by it.
         """
-        settings = f"{self.partition.fingerprint} {sorted(self._config().items())} {self._progress.digest().hex()}"
-        return hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
+        settings = f"{self._partition.fingerprint} {sorted(self._config().items())} {self._progress.digest().hex()}"
+        digest = hashlib.blake2b(settings.encode(), digest_size=16)
+        if self._uncovered is not None:
+            digest.update(self._uncovered.tobytes())
+        return digest.hexdigest()
 
     def _config(self) -> dict[str, str]:
         """Return what must be equal for a state to fit, as text."""
-        target = hashlib.blake2b(self.target.astype("<f8").tobytes(), digest_size=8).hexdigest()
-        settings = {name: repr(getattr(self, name)) for name in _SETTINGS}
-        return {**settings, "target": target}
+        target = hashlib.blake2b(self._target.astype("<f8").tobytes(), digest_size=8).hexdigest()
+        names = ("estimator", "policy", "exploration", "max_repeat", "seed", "lag")
+        covering = self._covering
+        return {
+            **{name: repr(getattr(self, name)) for name in names},
+            "target": target,
+            "coverage": "None" if covering is None else covering.fingerprint,
+        }
 
 
-def take_in(allocator: Allocator, regions: Any, losses: Any) -> None:
-    """Observe and step. If that fails, the round is open as it was, without these losses: they can be given again."""
-    opened = allocator._oldest("step")  # pyright: ignore[reportPrivateUsage]
-    before = len(opened.fed)
-    try:
-        allocator.observe(regions, losses)
-        allocator.step()
-    except BaseException:
-        del opened.fed[before:]
-        raise
+def _of_pool(coverage: Coverage, partition: Partition) -> Coverage:
+    """Return `coverage`; ValueError unless it is of that partition."""
+    if coverage.partition != partition:
+        raise ValueError(
+            f"coverage: expected one of the allocator's partition {partition!r}, got one of {coverage.partition!r}; "
+            "make it as aria.Coverage(partition, items=...)"
+        )
+    return coverage
+
+
+def _refuse(policy: Policy, **given: Any) -> None:
+    """Raise ValueError if a baseline is given what it would ignore."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={shown(value)}: {type(policy).__name__} draws by its own shares and would ignore it; leave "
+                f"{name} out, or leave out policy={policy!r}"
+            )
+
+
+def _checked_state(who: str, state: Any, n_regions: int) -> State:
+    """Return the first state of a part; ValueError unless its arrays are float64, and rows one a region."""
+    expected = "a State of float64 arrays, rows [n_regions, ...]"
+    if not isinstance(state, State):
+        raise ValueError(f"{who}: expected init() to return {expected}, got {shown(state)}")
+    for name, array in [*state.rows.items(), *state.shared.items()]:
+        whole = isinstance(array, np.ndarray) and array.dtype == np.float64  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not whole or (name in state.rows and array.shape[:1] != (n_regions,)):
+            raise ValueError(f"{who}: expected init() to return {expected}, got {name}={shown(array)}")
+    return State(_copies(state.rows), _copies(state.shared))
+
+
+def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> None:
+    """Raise ValueError unless `found` has the names, shapes and dtypes of `like`."""
+    for name, array in like.items():
+        value = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(value, np.ndarray) or value.shape != array.shape or value.dtype != array.dtype:
+            raise ValueError(f"{who}: expected {what} with {name!r}, {array.dtype}{[*array.shape]}, got {shown(value)}")
+    if len(found) != len(like):
+        raise ValueError(f"{who}: expected {what} {sorted(like)}, got {shown(sorted(found))}")
+
+
+def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _not_negative(estimate: Estimate) -> Estimate:
+    """Return the estimate with its means clamped at 0, as policies see it."""
+    return Estimate(np.maximum(estimate.mean, 0.0), estimate.stderr, estimate.count, estimate.age)
 
 
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
-_SETTINGS = (
-    "estimator", "policy", "floor", "max_gap", "max_repeat", "correction", "present_weight", "present_rate",
-    "seed", "lag",
-)  # fmt: skip
+_GENERATIONS = 2  # of the kernel's streams of random words
+_LEVEL_EVERY = 64  # rounds between two looks at the level of scores, once every region was visited
+_SHIFT_STEP = 32.0  # the shift is a multiple of it, so that it changes rarely: then all weights are computed anew
+_INFINITE = np.full(1, np.inf)
+_ADOPT = (
+    ". To carry its estimates over, call allocator.adopt(state, partition=the_partition_it_had) before the first draw"
+)

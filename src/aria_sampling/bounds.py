@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import FloatArray, IntArray
-from aria_sampling._validation import as_array, float_vector, integer, real
+from aria_sampling._arrays import FloatArray, IntArray
+from aria_sampling._check import as_array, float_vector, integer, real
 
 __all__ = [
     "allocation_change",

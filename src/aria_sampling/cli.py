@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import AnyArray, FloatArray
-from aria_sampling._validation import float_vector, int_vector, integer, real
-from aria_sampling.allocation import Proportional
+from aria_sampling._arrays import AnyArray, FloatArray
+from aria_sampling._check import float_vector, int_vector, integer, real
 from aria_sampling.allocator import Allocator
+from aria_sampling.coverage import Coverage
 from aria_sampling.partition import KMeansPartitioner, Partition
+from aria_sampling.policies import Proportional
+from aria_sampling.report._files import from_files
 
 __all__ = ["main"]
 
@@ -71,16 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--draw", type=int, default=256, metavar="N", help="rows drawn a round (default 256)")
     play.add_argument("--discrepancy", help=".npy file, real [n_regions], not negative (default: 1 everywhere)")
     play.add_argument("--noise", type=float, default=1.0, help="standard deviation of a loss over its mean (default 1)")
-    play.add_argument("--present", help=".npy file, integers [m]: pool items of the rows that train anyway")
-    play.add_argument("--present-rows", type=int, default=256, metavar="N", help="of these in a round (default 256)")
+    play.add_argument("--covered", help=".npy file, integers [m]: pool items with data of their own (Coverage)")
+    play.add_argument("--data-rows", type=int, metavar="N", help="of these in a round (default: as many as are drawn)")
     play.add_argument("--exponent", type=float, default=1.0, help="of the policy, Proportional (default 1)")
     play.add_argument("--target", default="pool", help="pool, uniform, or a number in [0, 1] (default pool)")
-    for name, default, what in (
-        ("floor", 0.2, "share of the draws that follow the target"),
-        ("present-weight", 1.0, "draws that a row that trains anyway counts for"),
-        ("present-rate", 0.02, "rate at which such rows are forgotten, 0 for never"),
-    ):
-        play.add_argument(f"--{name}", type=float, default=default, help=f"{what} (default {default})")
+    play.add_argument("--exploration", type=float, default=0.2, help="share that follows the target (default 0.2)")
     play.add_argument("--seed", type=int, default=0, help="of the draws and the noise (default 0)")
     play.set_defaults(carry_out=_simulate)
 
@@ -165,36 +162,33 @@ def _simulate(args: argparse.Namespace) -> None:
     """Allocate over a saved partition with losses that are made up, and print where the draws went."""
     pool = _pool(args.pool)
     rounds, n = integer("--rounds", args.rounds, low=1), integer("--draw", args.draw, low=1, high=_MOST)
-    rows = integer("--present-rows", args.present_rows, low=1, high=_MOST)
     noise = real("--noise", args.noise, low=0, high=100)
-    truth, own = np.ones(pool.n_regions), None
+    truth, coverage = np.ones(pool.n_regions), None
     if args.discrepancy is not None:
         truth = float_vector("--discrepancy", _array("--discrepancy", args.discrepancy), length=pool.n_regions)
         if not ((truth >= 0) & (truth <= 1e100)).all():
             raise ValueError(f"--discrepancy {args.discrepancy}: expected numbers from 0 to 1e100")
-    if args.present is not None:
-        own = int_vector("--present", _array("--present", args.present), high=pool.n_items)
-        if not len(own):
-            raise ValueError(f"--present {args.present}: expected pool items, got none")
+    if args.covered is not None:
+        covered = int_vector("--covered", _array("--covered", args.covered), high=pool.n_items)
+        coverage = Coverage(pool, items=covered)
+    data_rows = None if args.data_rows is None else integer("--data-rows", args.data_rows, low=0, high=_MOST)
     try:
         target: Any = float(args.target)
     except ValueError:
         target = args.target
     allocator = Allocator(
         pool,
+        coverage=coverage,
         policy=Proportional(exponent=args.exponent),
-        floor=args.floor,
+        exploration=args.exploration,
         target=target,
-        present_weight=args.present_weight,
-        present_rate=args.present_rate,
         seed=args.seed,
     )
     rng = np.random.default_rng(args.seed)
     drawn = np.zeros(pool.n_regions, np.int64)
     print("round  visited  discrepancy  effective_regions  top_boost  passes")
     for number in range(1, rounds + 1):
-        present = None if own is None else pool.regions_of(rng.choice(own, rows))
-        draw = allocator.draw(n, present=present)
+        draw = allocator.draw(n, data_rows=data_rows)
         drawn += np.bincount(draw.regions, minlength=pool.n_regions)
         allocator.observe(draw.regions, truth[draw.regions] * _unit_noise(rng, noise, n))
         allocator.step()
@@ -221,8 +215,6 @@ def _unit_noise(rng: np.random.Generator, deviation: float, n: int) -> FloatArra
 
 def _report(args: argparse.Namespace) -> None:
     """Write a page from saved files."""
-    from aria_sampling.report._files import from_files
-
     _no_input("OUT", Path(args.out), args.history, args.pool)
     print(from_files(Path(args.history), Path(args.pool), Path(args.out)))
 

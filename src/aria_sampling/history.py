@@ -10,7 +10,7 @@ It is apart from the allocator because nothing in it decides a draw: a run witho
 ...     allocator.observe(draw.regions, 1.0 + 3.0 * (draw.regions == 1))
 ...     allocator.step()
 ...     recorded = history.record()
->>> len(history), history.rounds[-1].item(), history.draws[-1].sum().item()
+>>> len(history), history.rounds[-1].item(), history.draw_counts[-1].sum().item()
 (20, 200, 3200)
 >>> history.probabilities[-1].astype(float).round(2).tolist()
 [0.26, 0.74]
@@ -19,19 +19,16 @@ It is apart from the allocator because nothing in it decides a draw: a run witho
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from aria_sampling._errors import StateError
-from aria_sampling._state import decode_all, encode, encode_all, take
-from aria_sampling._typing import AnyArray, FloatArray, IntArray, State
-from aria_sampling._validation import integer
+from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, decode_all, encode, encode_all, take
+from aria_sampling._check import integer
+from aria_sampling.advice import Advice, Curves, advise
 from aria_sampling.allocator import Allocator
-from aria_sampling.progress import check_fit
-
-if TYPE_CHECKING:
-    from aria_sampling.report.advice import Advice
+from aria_sampling.errors import StateError
+from aria_sampling.state import check_pool
 
 __all__ = ["History"]
 
@@ -71,10 +68,10 @@ class History:
                 f"max_records={max_records}: with {n_regions} regions, expected at most {_MOST_BYTES // 8 // n_regions}"
             )
         self._metric_names = tuple(name for name in allocator.metrics() if name not in _OF_THE_MOMENT)
-        self._columns: State = {
+        self._columns: Arrays = {
             "rounds": np.zeros(self.max_records, np.int64),
             "metrics": np.zeros((self.max_records, len(self._metric_names))),
-            "draws": np.zeros((self.max_records, n_regions), np.int64),
+            "draw_counts": np.zeros((self.max_records, n_regions), np.int64),
             **{name: np.zeros((self.max_records, n_regions), np.float32) for name in _REGIONAL},
         }
         self._n = 0
@@ -114,7 +111,7 @@ class History:
         return {
             "rounds": settled.round,
             "metrics": [metrics[name] for name in self._metric_names],
-            "draws": settled.draws,
+            "draw_counts": settled.draw_counts,
             "probabilities": settled.probabilities,
             **regional,
         }
@@ -169,9 +166,9 @@ class History:
         return self._view("probabilities")
 
     @property
-    def draws(self) -> IntArray:
+    def draw_counts(self) -> IntArray:
         """Draws from each region since the first round, int64 [T, n_regions]."""
-        return self._view("draws")
+        return self._view("draw_counts")
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -191,9 +188,7 @@ class History:
         taught a region, but for what all regions share: rows that train anyway (`present=`, `paired=`) are not counted.
         See the guide on reading a history.
         """
-        from aria_sampling.report.advice import Curves, advise
-
-        curves = Curves(self.draws, self.discrepancy, self.stderr, self.count)
+        curves = Curves(self.draw_counts, self.discrepancy, self.stderr, self.count)
         return advise(curves, self.allocator.target, self.allocator.partition.sizes)
 
     # -- saving ----------------------------------------------------------------------------------------
@@ -221,7 +216,8 @@ class History:
         """
         if (its := take(state, "schema", int)) != _SCHEMA:
             raise StateError(f"state of another version of this library: schema={its}, this one reads {_SCHEMA}")
-        check_fit(state, self.allocator.partition, self._config())
+        pool = self.allocator.partition
+        check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=self._config())
         mine = {"target": self.allocator.target}
         target = decode_all("state", {"target": take(state, "target", dict)}, mine)["target"]
         if not np.array_equal(target, mine["target"]):

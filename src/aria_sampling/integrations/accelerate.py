@@ -14,13 +14,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SkipBatchSampler  # pyright: ignore[reportMissingTypeStubs]
-from torch.utils.data import BatchSampler
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard  # pyright: ignore[reportMissingTypeStubs]
 
-from aria_sampling import Allocator, StateError
-from aria_sampling import RandomConditioning as NumpyRandomConditioning
-from aria_sampling.integrations._checks import check_sampler, index_of, refuse
-from aria_sampling.torch import AriaSampler, RandomConditioning, lag_for
+from aria_sampling import Allocator, RandomConditioning, StateError
+from aria_sampling.integrations._checks import index_of, refuse
+from aria_sampling.torch import AriaSampler, RegionMixture
+from aria_sampling.torch.lag import layers_of
 
 __all__ = ["attach", "index_of", "log"]
 
@@ -34,36 +33,30 @@ def attach(accelerator: Any, face: Any, *, noise_scheduler: Any = None, overlap:
 
     Args:
         accelerator: An `accelerate.Accelerator`.
-        face: The loader that ``prepare`` returned, or an `aria_sampling.torch.RandomConditioning`.
+        face: The loader that ``prepare`` returned, of a sampler or of a `RegionMixture`; or a `RandomConditioning`.
         noise_scheduler: The diffusers scheduler that the timesteps are drawn for; its length is compared.
         overlap: See `lag_for`: copies and collectives go on beside the next step.
 
     Returns:
-        The `AriaSampler` inside the loader, its allocator's lag raised to what the loader needs; or `face`.
+        The `AriaSampler` or `RegionMixture` inside the loader, its allocator's lag raised to what the loader needs; or
+        `face`.
 
     Raises:
-        ValueError: What would break the allocation: a loader that was not prepared, that dispatches from rank 0, is a
-            stateful one or skips batches; another sampler in it, one that deals out rows itself, a round that is not
-            the batch of all ranks, a last batch that is filled up or dropped; a partition of another length than the
-            dataset; the NumPy form of random conditioning, or another number of timesteps than the scheduler's. The
-            message says which line to change.
+        ValueError: What would break the allocation: a loader that was not prepared, that dispatches from rank 0 or is a
+            stateful one; what `AriaSampler.attach` refuses; a mixture on several ranks; another number of timesteps
+            than the scheduler's. The message says which line to change.
         FeedbackLagError: The allocation has begun, with a smaller lag than the loader needs.
     """
     if isinstance(face, RandomConditioning):
-        mine = face.core.num_train_timesteps
-        steps = mine if noise_scheduler is None else noise_scheduler.config.num_train_timesteps
+        ours = face.num_train_timesteps
+        steps = ours if noise_scheduler is None else noise_scheduler.config.num_train_timesteps
         refuse(
-            steps != mine,
-            f"noise_scheduler: it has {steps} timesteps, the RandomConditioning {mine}: make it with "
+            steps != ours,
+            f"noise_scheduler: it has {steps} timesteps, the RandomConditioning {ours}: make it with "
             "num_train_timesteps=noise_scheduler.config.num_train_timesteps",
         )
     else:
-        refuse(
-            isinstance(face, NumpyRandomConditioning),
-            "expected aria_sampling.torch.RandomConditioning, got the NumPy form, which knows no ranks: change the "
-            "import to `from aria_sampling.torch import RandomConditioning`",
-        )
-        face = _sampler_of(face, accelerator.num_processes, overlap)
+        face = _face_of(face, accelerator.num_processes, overlap)
     registered: list[Any] = accelerator._custom_objects  # accelerate has no public way to count them
     if not any(known is face for known in registered):
         accelerator.register_for_checkpointing(face)
@@ -81,8 +74,16 @@ def attach(accelerator: Any, face: Any, *, noise_scheduler: Any = None, overlap:
     return face
 
 
-def _sampler_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler:
-    """Return the sampler inside a prepared loader; raise as `attach` does."""
+def _face_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler | RegionMixture:
+    """Return the sampler or the mixture inside a prepared loader; raise as `attach` does."""
+    dataset: Any = getattr(loader, "dataset", None)
+    stream = isinstance(getattr(dataset, "dataset", dataset), RegionMixture)  # accelerate's shard has it inside
+    refuse(
+        stream and ranks > 1,
+        "loader: accelerate would deal the samples of a RegionMixture out a second time: on several ranks give it "
+        "num_replicas=accelerator.num_processes and rank=accelerator.process_index, leave its loader out of prepare(), "
+        "and call accelerator.register_for_checkpointing(mixture); each rank saves sources of its own",
+    )
     refuse(
         isinstance(loader, DataLoaderDispatcher),
         "loader: it dispatches batches from rank 0, and the samplers of the other ranks would draw nothing: make the "
@@ -93,24 +94,14 @@ def _sampler_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler:
         f"expected the loader that accelerator.prepare() returned, got {type(loader).__name__}: call attach() below "
         "`loader = accelerator.prepare(loader)`, with what it returned",
     )
-    layers: list[Any] = [loader.batch_sampler or loader.sampler]
-    while isinstance(layers[-1], BatchSampler):  # accelerate's shards and skips are batch samplers around another
-        inner: Any = layers[-1]
-        layers.append(inner.batch_sampler if hasattr(inner, "batch_sampler") else inner.sampler)
-    sampler = layers.pop()
+    face: Any = dataset if stream else layers_of(loader)[-1]
     refuse(
-        any(isinstance(layer, SkipBatchSampler) for layer in layers),
-        "loader: skip_first_batches would draw batches by today's probabilities only to throw them away: leave it out; "
-        "after load_state() the loader yields what is left of the epoch",
+        not isinstance(face, AriaSampler | RegionMixture),
+        f"loader: its batches come from {type(face).__name__}, not from an AriaSampler: in DataLoader(...) put "
+        "sampler=allocator.sampler(...) in the place of shuffle=True, and wrap it in no other sampler",
     )
-    uneven = isinstance(sampler, AriaSampler) and sampler.num_samples % sampler.batch_size and not sampler.drop_last
-    refuse(
-        uneven and (ranks > 1 or any(layer.drop_last for layer in layers)),
-        "sampler: the last rows of num_samples fill no batch: accelerate would fill it up with rows of the first, or "
-        "drop it, and its round would never be closed. Make it with allocator.sampler(..., drop_last=True)",
-    )
-    lag = lag_for(loader, overlap=overlap)
-    return check_sampler(sampler, rows=loader.total_batch_size, dataset=loader.dataset, lag=lag)
+    face.attach(loader, overlap=overlap)
+    return face
 
 
 def log(accelerator: Any, face: Any, step: int, *, prefix: str = "aria/") -> None:

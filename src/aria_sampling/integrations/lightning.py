@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback
+from torch.utils.data import DataLoader
 
 from aria_sampling import FeedbackLagError, StateError
 from aria_sampling.torch import AriaSampler
@@ -28,10 +29,11 @@ class AriaCallback(Callback):
         losses: Entry of what ``training_step`` returns that holds one loss a row, floating [m].
 
     Raises:
-        ValueError: When training starts: `use_distributed_sampler`, another sampler, or a loader whose batches are
-            not the sampler's. After a batch: its rows or losses are not there, and ``training_step`` has not called
-            the sampler's `observe` or `step` itself. Each message says which line to change.
-        FeedbackLagError: The loader draws further ahead than the lag, which `aria_sampling.torch.lag_for` gives.
+        ValueError: When training starts: `use_distributed_sampler`, or what `AriaSampler.attach` refuses. After a
+            batch: its rows or losses are not there, and ``training_step`` has not called the sampler's `observe` or
+            `step` itself. Each message says which line to change.
+        FeedbackLagError: The loader draws further ahead than the lag. A loader that is given to ``fit`` sets it; one
+            that the module makes, ``return sampler.attach(DataLoader(...))``.
         StateError: A checkpoint without the sampler's state, or with another's.
 
     Every batch is one round, also under gradient accumulation, with automatic and with manual optimization.
@@ -43,12 +45,15 @@ class AriaCallback(Callback):
         self._reported = 0  # batches, before the present one
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Deal the rows out among the ranks."""
+        """Shard the rows over the ranks, and set the lag if the loader was given to ``fit``."""
         if stage != "fit":
             return
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError("Trainer: it would replace the sampler on several ranks; use_distributed_sampler=False")
-        self.sampler.deal(**(trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}))
+        self.sampler.shard(**(trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}))
+        # before its workers draw; a loader that the module makes itself is checked when training starts
+        if isinstance(loader := getattr(trainer.fit_loop._data_source, "instance", None), DataLoader):
+            self.sampler.attach(loader)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse a loader that is not the sampler's."""
@@ -60,22 +65,13 @@ class AriaCallback(Callback):
 
     def _check(self, trainer: Any) -> None:
         loader, sampler = trainer.train_dataloader, self.sampler
-        if (its := getattr(loader, "sampler", None)) is not sampler:
-            raise ValueError(
-                f"train dataloader: it draws from {type(its).__name__}, not from the callback's sampler; make it as "
-                "DataLoader(dataset, sampler=sampler, batch_size=...), and leave out overfit_batches and shuffle"
-            )
-        if len(loader.dataset) != (items := sampler.allocator.partition.n_items):
-            why = f"its partition has {items} items, and the train dataset {len(loader.dataset)} rows"
-            raise ValueError(f"allocator: {why}; make the partition from the labels of this very dataset")
-        if loader.batch_size != (size := sampler.batch_size // sampler.num_replicas):
-            why = f"the sampler's {sampler.batch_size} rows on {sampler.num_replicas} ranks are batches of {size}"
-            raise ValueError(f"DataLoader(batch_size={loader.batch_size}): {why}; change one of the two batch_size=")
+        sampler.attach(loader)
+        size = sampler.batch_size // sampler.num_replicas
         batches = -(-len(sampler) // size)
         if trainer.num_training_batches != batches and not trainer.fast_dev_run:
             raise ValueError(
                 f"Trainer: {trainer.num_training_batches} batches an epoch, and the sampler draws {batches}; leave out "
-                "limit_train_batches (the sampler's num_samples is the length), and give drop_last= to the sampler, too"
+                "limit_train_batches (the sampler's num_samples is the length)"
             )
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -115,10 +111,17 @@ class AriaCallback(Callback):
         return self.sampler.state_dict()
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go to where the checkpoint was saved: the first epoch is the rest of the one that it was saved in."""
+        """Go to where the checkpoint was saved.
+
+        The first epoch is the rest of the one that it was saved in, unless Lightning counts that one as finished: so it
+        does when a run was stopped by ``max_steps`` and is continued without.
+        """
         if trainer.state.fn != "fit":
             return
         if (state := checkpoint["callbacks"].get(self.state_key)) is None:
             why = "checkpoint: no state of AriaCallback: it was saved without it"
             raise StateError(f"{why}. To begin an allocation, load its weights into the model, and leave out ckpt_path")
         self.sampler.load_state_dict(state)
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if trainer.max_steps == -1 and epoch["ready"] == epoch["started"] == epoch["processed"]:
+            self.sampler.new_epoch()

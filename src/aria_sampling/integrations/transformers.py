@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 
 from aria_sampling import Allocator, StateError
 from aria_sampling.torch import AriaSampler, lag_for
-from aria_sampling.torch.lag import cover
+from aria_sampling.torch.lag import check_length, raise_lag
 
 __all__ = ["STATE_FILE", "AriaTrainer"]
 
@@ -95,10 +95,8 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         self._loader, self.get_train_dataloader = self.get_train_dataloader, self._checked_loader
 
     def _get_train_sampler(self, *_: Any) -> _Feed:
-        if (rows := len(self.train_dataset)) != (items := self.allocator.partition.n_items):
-            why = f"its partition has {items} items, and train_dataset {rows} rows"
-            raise ValueError(f"allocator: {why}; make the partition from the labels of this very dataset")
-        ranks = self.accelerator.num_processes
+        check_length(self.allocator, self.train_dataset)
+        rows, ranks = len(self.train_dataset), self.accelerator.num_processes
         drop_last = self.args.dataloader_drop_last or ranks > 1  # accelerate would fill up a short batch
         size = self._train_batch_size * ranks
         self.sampler = self.allocator.sampler(batch_size=size, num_samples=rows, drop_last=drop_last)
@@ -118,7 +116,7 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
                 "remove your own _get_train_sampler, get_train_dataloader, sharding (a stream needs RegionMixture)"
             )
         together = self.args.gradient_accumulation_steps  # batches that the Trainer fetches at once
-        cover(self.allocator, lag_for(loader) + together - 1, f"this loader, with {together} accumulation steps,")
+        raise_lag(self.allocator, lag_for(loader) + together - 1, f"this loader, with {together} accumulation steps,")
         return loader
 
     def _mean_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
@@ -130,7 +128,8 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         if model.training and rows is None:
             raise ValueError(f"inputs: no {self._index!r}; use train_dataset=WithIndex(dataset), and collate it too")
         outcome = self._losses(model, inputs, return_outputs=return_outputs)
-        losses = outcome[0] if return_outputs else outcome
+        # a script's compute_loss that knows of no outputs returns the losses alone
+        losses, outputs = outcome if isinstance(outcome, tuple) else (outcome, {})
         if model.training and losses.shape != rows.shape:
             raise ValueError(
                 f"compute_loss (or compute_loss_func): expected one loss a row, shape {tuple(rows.shape)}, got "
@@ -139,7 +138,13 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         mean = (losses * self.sampler.weights(rows) if model.training and self._weighted else losses).mean()
         if model.training:
             self.sampler.observe(rows, losses)
-        return (mean, outcome[1]) if return_outputs else mean
+        return (mean, outputs) if return_outputs else mean
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate a batch. The row numbers of an evaluation set that has some do not go to the model."""
+        return super().prediction_step(
+            model, {name: entry for name, entry in inputs.items() if name != self._index}, *args, **kwargs
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log `logs`, and with those of training `Allocator.metrics` as ``aria/...``."""

@@ -1,37 +1,64 @@
-"""Nearest centres, in chunks: what partitioners and `Partition.assign` share."""
+"""Nearest centres, in chunks: what partitioners, `Partition.assign` and `Coverage` share.
+
+Embeddings may be a memory map larger than memory, in half precision: they are read a chunk at a time and converted
+to float32 there. No copy of the whole is made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import AnyArray, IntArray
-from aria_sampling._validation import as_array
+from aria_sampling._arrays import AnyArray, IntArray
+from aria_sampling._check import as_array, shown
 
 __all__ = ["as_embeddings", "nearest"]
 
-_CHUNK_BYTES = 1 << 26  # of the distance matrix that exists at one time
+_CHUNK_BYTES = 1 << 26  # of what exists at one time: the distance matrix, or embeddings as float32
 
 
 def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArray:
-    """Return `values` as float32 [n, d]; ValueError, naming it, for another shape, dtype or a non-finite value."""
+    """Return `values` as real [n, d] of the dtype that came, every value finite as float32.
+
+    Raises:
+        ValueError: Naming it, for another shape or dtype, or a non-finite value.
+    """
     array = as_array(name, values, "a non-empty array [n, d]")
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
-        raise ValueError(f"{name}: expected a non-empty array [n, d], got shape {array.shape}")
+        raise ValueError(f"{name}: expected a non-empty array [n, d], got {_what(name, values, array)}")
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if width is not None and array.shape[1] != width:
         raise ValueError(f"{name}: expected {width} columns, got {array.shape[1]}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    bad, first = 0, -1
+    for begin, chunk in _chunks(array):
+        finite = np.isfinite(chunk).all(axis=1)
+        if not finite.all():
+            first = first if bad else begin + int(np.argmin(finite))
+            bad += int((~finite).sum())
+    if bad:
         raise ValueError(
-            f"{name}: expected finite numbers (as float32), got NaN or infinity in "
-            f"{int((~finite).sum())} rows, the first is row {int(np.argmin(finite))}"
+            f"{name}: expected finite numbers (as float32), got NaN or infinity in {bad} rows, the first is row {first}"
         )
     return array
+
+
+def _what(name: str, values: Any, array: AnyArray) -> str:
+    """Return what came instead of an array [n, d], and the call that makes one of it, if there is one."""
+    if array.ndim == 0:
+        return f"{type(values).__name__} {shown(values)}"
+    if array.ndim == 1 and array.size and array.dtype == object:
+        first = array[0]
+        hint = f"; pass np.stack({name})" if np.ndim(first) == 1 else ""
+        return f"{array.size} objects, the first is of type {type(first).__name__}{hint}"
+    hint = ""
+    if array.ndim == 1 and array.size and array.dtype.kind in "iuf":
+        hint = f"; if that is one number an item, pass np.reshape({name}, (-1, 1)); if one item, np.reshape({name}, (1, -1))"
+    if array.ndim > 2 and 0 not in array.shape:
+        hint = f"; to put what belongs to an item in one row, pass np.reshape({name}, (len({name}), -1))"
+    return f"shape {array.shape}{hint}"
 
 
 def nearest(embeddings: AnyArray, centers: AnyArray) -> IntArray:
@@ -40,14 +67,26 @@ def nearest(embeddings: AnyArray, centers: AnyArray) -> IntArray:
     Everything is measured from the centre in the middle: |x - c|² = |x|² - 2x·c + |c|² cancels badly in float32
     where centres lie close together and far from the origin (years, pixels, a common direction). A centre, not
     the mean, since differences of neighbours are exact and so ties stay ties.
+
+    Args:
+        embeddings: Real [n, d].
+        centers: float32 [K, d].
     """
     from_mean = centers - centers.mean(axis=0, dtype=np.float64)
     origin = centers[np.einsum("kd,kd->k", from_mean, from_mean).argmin()]
     centers = centers - origin
     half_norms = np.einsum("kd,kd->k", centers, centers, dtype=np.float64) / 2
     labels = np.empty(len(embeddings), np.int64)
-    rows = max(1, _CHUNK_BYTES // (8 * max(len(centers), centers.shape[1])))
-    for begin in range(0, len(embeddings), rows):
-        scores = (embeddings[begin : begin + rows] - origin) @ centers.T - half_norms
-        labels[begin : begin + rows] = scores.argmax(axis=1)
+    for begin, chunk in _chunks(embeddings, 8 * len(centers)):
+        scores = (chunk - origin) @ centers.T - half_norms
+        labels[begin : begin + len(chunk)] = scores.argmax(axis=1)
     return labels
+
+
+def _chunks(array: AnyArray, row_bytes: int = 0) -> Iterator[tuple[int, AnyArray]]:
+    """Yield where each chunk of rows begins, and the chunk as float32; `row_bytes`: what a row needs besides."""
+    rows = max(1, _CHUNK_BYTES // max(row_bytes, 8 * array.shape[1]))
+    for begin in range(0, len(array), rows):
+        with np.errstate(over="ignore"):
+            chunk = array[begin : begin + rows].astype(np.float32, copy=False)
+        yield begin, chunk

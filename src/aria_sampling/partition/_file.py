@@ -1,7 +1,8 @@
-"""The partition file: an uncompressed ``.npz`` whose arrays are aligned, so that they can be mapped.
+"""Files of arrays: an uncompressed ``.npz`` whose arrays are aligned, so that they can be mapped.
 
 A zip file has what is needed here (a directory at the end, so truncation shows; a checksum for each
 array) and every NumPy can open it. Padding each member's header puts its data on a 64-byte boundary.
+`Partition.save` and `Coverage.save` write such files; a `Format` says what distinguishes them.
 """
 
 from __future__ import annotations
@@ -13,33 +14,58 @@ import os
 import secrets
 import struct
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aria_sampling._errors import PartitionFileError
-from aria_sampling._typing import AnyArray
+from aria_sampling._arrays import AnyArray
 
-__all__ = ["read", "write"]
+__all__ = ["Format", "read", "write"]
 
-_FORMAT = "aria-sampling partition 1"
 _HEADER = "header.json"
 _ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _PADDING_FIELD = 0xA51A  # a private extra-field id; readers skip ids they do not know
-_DTYPES = {"labels": ("<u2", "<u4"), "order": ("<u4", "<i8"), "offsets": ("<i8",), "centers": ("<f4",)}
-_DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal partitions give equal bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal values give equal bytes
 
 
-def write(path: Path, arrays: dict[str, AnyArray], header: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        kind: What it holds, for messages: "partition".
+        version: Number of the layout; a file of another one is refused.
+        writer: The method that writes it, for messages.
+        error: Raised for a file that is damaged or of another kind.
+        fits: Whether arrays and header fit each other. It may raise anything.
+        verified: Names of the arrays whose checksums are verified even if the file is mapped.
+    """
+
+    kind: str
+    version: int
+    writer: str
+    error: type[ValueError]
+    fits: Callable[[dict[str, AnyArray], dict[str, Any]], bool]
+    verified: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What stands in the header."""
+        return f"aria-sampling {self.kind} {self.version}"
+
+
+def write(path: Path, form: Format, arrays: dict[str, AnyArray], header: dict[str, Any]) -> None:
     """Write `arrays` and `header` to `path`: first to a file beside it, then renamed over it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as raw:  # with the permissions of any new file, unlike mkstemp: it is to be shared
             with zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(
-                    zipfile.ZipInfo(_HEADER, _DATE), json.dumps({"format": _FORMAT, "arrays": list(arrays), **header})
+                    zipfile.ZipInfo(_HEADER, _DATE), json.dumps({"format": form.name, "arrays": list(arrays), **header})
                 )
                 for name, array in arrays.items():
                     _write_array(archive, raw.tell(), f"{name}.npy", array)
@@ -63,26 +89,33 @@ def _write_array(archive: zipfile.ZipFile, position: int, name: str, array: AnyA
         np.lib.format.write_array(member, little, allow_pickle=False)
 
 
-def read(path: Path, *, mmap: bool) -> tuple[dict[str, AnyArray], dict[str, Any]]:
-    """Return the arrays and the header of a file that `write` made; PartitionFileError otherwise."""
+def read(path: Path, form: Format, *, mmap: bool = False) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+    """Return the arrays and the header of a file of format `form` that `write` made.
+
+    Raises:
+        ValueError: Of the class ``form.error``: the file is damaged, or of another kind.
+        FileNotFoundError, PermissionError, MemoryError: As they come.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             header = dict(json.loads(archive.read(_HEADER)))
-            if header.get("format") != _FORMAT:
-                raise PartitionFileError(f"{path}: expected format {_FORMAT!r}, got {header.get('format')!r}")
+            if header.get("format") != form.name:
+                raise form.error(f"{path}: expected format {form.name!r}, got {str(header.get('format'))[:80]!r}")
             members = [info for info in archive.infolist() if info.filename != _HEADER]
             if [info.filename for info in members] != [f"{name}.npy" for name in header["arrays"]]:
-                raise ValueError(f"expected the arrays {header['arrays']}")
+                raise ValueError("its arrays are not those that its header names")
             arrays: dict[str, AnyArray] = {}
             for info in members:
-                mapped = mmap and info.filename != "offsets.npy"  # few bytes, and all hangs on them: always verified
-                arrays[info.filename[:-4]] = (_map_array if mapped else _read_array)(archive, path, info)
-        _check(arrays, header)
-    except (FileNotFoundError, PermissionError, MemoryError, PartitionFileError):
+                name = info.filename[:-4]
+                reader = _map_array if mmap and name not in form.verified else _read_array
+                arrays[name] = reader(archive, path, info)
+        if not form.fits(arrays, header):
+            raise ValueError("its arrays do not fit each other")
+    except (FileNotFoundError, PermissionError, MemoryError, form.error):
         raise
     except Exception as error:  # zipfile, NumPy's header parser and zlib between them raise a dozen kinds
-        raise PartitionFileError(
-            f"{path}: not a whole partition file ({error}); write it again with Partition.save"
+        raise form.error(
+            f"{path}: not a whole {form.kind} file ({str(error)[:200]}); write it again with {form.writer}"
         ) from error
     return arrays, header
 
@@ -106,22 +139,3 @@ def _map_array(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> A
     if offset + dtype.itemsize * math.prod(shape) != begin + info.file_size:
         raise ValueError(f"array {info.filename} is not as long as it says")
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-
-
-def _check(arrays: dict[str, AnyArray], header: dict[str, Any]) -> None:
-    """Raise ValueError unless the arrays fit each other and the header."""
-    labels, order, offsets, centers = arrays["labels"], arrays["order"], arrays["offsets"], arrays.get("centers")
-    sizes = np.diff(offsets)
-    whole = (
-        labels.ndim == order.ndim == offsets.ndim == 1
-        and all(array.dtype.str in _DTYPES[name] for name, array in arrays.items())
-        and len(offsets) > 1
-        and len(labels) == len(order) == offsets[-1]
-        and offsets[0] == 0
-        and bool((sizes > 0).all())
-        and len(header["names"]) == len(sizes)
-        and isinstance(header["fingerprint"], str)
-        and (centers is None or (centers.ndim == 2 and len(centers) == len(sizes)))
-    )
-    if not whole:
-        raise ValueError("its arrays do not fit each other")

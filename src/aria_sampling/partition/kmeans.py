@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._typing import AnyArray
-from aria_sampling._validation import integer
+from aria_sampling._arrays import AnyArray
+from aria_sampling._check import integer
 from aria_sampling.partition._assign import as_embeddings, nearest
 from aria_sampling.partition.partition import Partition, checked_names
+from aria_sampling.partition.partitioner import Partitioner
 
 __all__ = ["KMeansPartitioner"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KMeansPartitioner:
+class KMeansPartitioner(Partitioner):
     """Partition a pool by k-means on its embeddings. Needs scikit-learn (``aria-sampling[cluster]``).
 
     Args:
@@ -89,5 +90,5 @@ class KMeansPartitioner:
             warnings.filterwarnings("ignore", message="Number of distinct clusters")  # reported by fit
             kmeans: Any = KMeans
             model = kmeans(self.n_regions, n_init=1, max_iter=self.max_iter, random_state=self.seed)
-            model.fit(array[sample])
+            model.fit(array[sample].astype(np.float32))
         return np.asarray(model.cluster_centers_, dtype=np.float32)

@@ -1,13 +1,19 @@
 """`Partition`: which region every item of a pool belongs to. A final, read-only value.
 
->>> pool = Partition.from_labels([0, 1, 1, 0, 2])
+>>> pool = Partition.from_labels(["cat", "dog", "dog", "cat", "fox"])
 >>> pool.n_items, pool.n_regions, pool.sizes.tolist()
 (5, 3, [2, 2, 1])
+>>> pool.names
+('cat', 'dog', 'fox')
 >>> pool.items_of(1).tolist()
 [1, 2]
 
-It costs 6 bytes an item up to 65,536 regions: a label, and a place in the CSR order (the items sorted by
+It takes 6 bytes an item up to 65,536 regions: a label, and a place in the CSR order (the items sorted by
 region). Nothing in it changes while training, so it can be memory-mapped and shared between processes.
+A pool whose items stand region by region takes nothing an item:
+
+>>> Partition.from_sizes([600_000_000, 400_000_000], names=["web", "code"])
+Partition(n_items=1000000000, n_regions=2, fingerprint='2c27a6cf91be')
 """
 
 from __future__ import annotations
@@ -15,37 +21,39 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
-from aria_sampling._typing import AnyArray, IntArray
-from aria_sampling._validation import as_array, int_vector, integer
-from aria_sampling.partition import _file
+from aria_sampling._arrays import AnyArray, IntArray
+from aria_sampling._check import int_vector, integer, shown
+from aria_sampling.errors import PartitionFileError
 from aria_sampling.partition._assign import as_embeddings, nearest
+from aria_sampling.partition._file import Format, read, write
+from aria_sampling.partition._labels import NOISE, dense_hint, numbered
 
 __all__ = ["Partition", "checked_names"]
+
+_AT_A_TIME = 1 << 22  # labels that are int64 at one time
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Partition:
-    """The region of every item of a pool. Build it with `from_labels`, a partitioner, or `load`.
+    """The region of every item of a pool. Build it with `from_labels`, `from_sizes`, a partitioner, or `load`.
 
     Attributes:
-        labels: Region of each item, integers [n_items] in ``0..n_regions-1`` (uint16 if that fits).
-        order: The items sorted by region, and by number inside a region, integers [n_items].
         offsets: Where each region begins in `order`, int64 [n_regions + 1].
-        names: A name for each region, for reports; ``"0"``, ``"1"``, ... unless given.
+        names: A name for each region, for reports.
         centers: Centre of each region, float32 [n_regions, d], if it was made from embeddings.
         fingerprint: Hex digest of the labels: the identity of the pool, which saved states carry.
     """
 
-    labels: AnyArray
-    order: AnyArray
+    _labels: AnyArray | None  # None, both, if the items stand region by region
+    _order: AnyArray | None
     offsets: IntArray
     names: tuple[str, ...]
     centers: AnyArray | None
@@ -58,59 +66,86 @@ class Partition:
         *,
         names: Sequence[str] | None = None,
         centers: Any = None,
+        noise: Literal["region"] | None = None,
     ) -> Partition:
         """Make a partition from the region of every item.
 
         Args:
-            labels: Integers [n_items]; every region of ``0..max(labels)`` holds at least one item.
-            names: One name a region; default the region's number.
+            labels: One label an item [n_items], as a list, array, torch tensor on any device, pandas or polars
+                Series, or pandas Categorical. Integers, and floats that are all whole, are region numbers: every region
+                of ``0..max(labels)`` holds at least one item. Other hashable labels, such as text, name the regions,
+                which are numbered in the order of the sorted names.
+            names: One name a region; default the labels if these are names, else the region's number.
             centers: Real [n_regions, d]: what `assign` compares new embeddings with; optional.
+            noise: What to do with items without a region: -1 among integers (noise of HDBSCAN) and nulls (None, NaN,
+                pandas.NA). By default they are refused. "region" puts them into a region of their own, the last, which
+                is named "noise"; `names` may then leave out its name.
 
         Raises:
-            ValueError: `labels` empty, not one-dimensional, not integers, negative or with gaps (an
-                empty region could be allocated draws that nothing can serve); `names` or `centers`
-                of another length; `centers` not finite.
+            ValueError: `labels` empty, not one-dimensional, not hashable, below -1, or integers with gaps (an empty
+                region could be allocated draws that nothing can serve); items without a region, unless `noise` is
+                "region"; `names` or `centers` of another length; `centers` not finite.
         """
-        array = int_vector("labels", _integers(labels))
-        if array.size == 0:
-            raise ValueError("labels: expected at least one item, got none")
-        n_regions = int(array.max()) + 1
-        if n_regions > array.size:
-            raise ValueError(
-                f"labels: expected regions 0..K-1, each with an item, got {array.size} items "
-                f"and a region {n_regions - 1}; " + _DENSE_HINT
-            )
-        sizes = np.bincount(array, minlength=n_regions)
+        array, found, has_noise = numbered(labels, noise)
+        n_items, n_regions = array.size, int(array.max()) + 1
+        wanted = "labels: expected regions 0..K-1, each with an item, got"
+        if n_regions > n_items:
+            raise ValueError(f"{wanted} {n_items} items and a region {n_regions - 1}; {dense_hint(has_noise)}")
+        compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
+        sizes = _sizes(compact, n_regions)
         if not sizes.all():
             empty = np.flatnonzero(sizes == 0)
-            raise ValueError(
-                f"labels: expected regions 0..K-1, each with an item, got {len(empty)} empty "
-                f"regions, the first is {empty[0]}; " + _DENSE_HINT
-            )
+            raise ValueError(f"{wanted} {len(empty)} empty regions, the first is {empty[0]}; {dense_hint(has_noise)}")
         if names is None:
-            names = [str(region) for region in range(n_regions)]
+            names = [str(region) for region in range(n_regions - has_noise)] if found is None else found
+            names = [*names, NOISE] if has_noise else names
+        elif has_noise and getattr(names, "__len__", None) and len(names) == n_regions - 1:
+            names = (*checked_names(names, n_regions - 1), NOISE)
         names = checked_names(names, n_regions)
         if centers is not None:
-            centers = _frozen(as_embeddings("centers", centers).copy())
+            centers = _frozen(as_embeddings("centers", centers).astype(np.float32))
             if len(centers) != n_regions:
-                raise ValueError(f"centers: expected {n_regions} rows, one a region, got {len(centers)}")
-        compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
-        order = np.argsort(compact, kind="stable")
-        order = order.astype(np.uint32 if array.size <= 1 << 32 else np.int64)
-        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+                last = ", the last for the noise" if has_noise else ""
+                raise ValueError(f"centers: expected {n_regions} rows, one a region{last}, got {len(centers)}")
+        consecutive = _ascending(compact)
+        order = np.arange(n_items) if consecutive else np.argsort(compact, kind="stable")
         return cls(
-            labels=_frozen(compact),
-            order=_frozen(order),
-            offsets=_frozen(offsets),
-            names=names,
-            centers=centers,
-            fingerprint=_digest(compact, n_regions),
+            _frozen(compact),
+            _frozen(order.astype(_order_dtype(n_items))),
+            _frozen(_offsets(sizes)),
+            names,
+            centers,
+            _digest(sizes, None if consecutive else compact),
         )
+
+    @classmethod
+    def from_sizes(cls, sizes: Any, *, names: Sequence[str] | None = None) -> Partition:
+        """Make a partition whose items stand region by region: the first ``sizes[0]`` are in region 0, and so on.
+
+        It is equal to `from_labels` of ``numpy.repeat(range(n_regions), sizes)`` and takes no memory an item, so it
+        serves sources of 10^9 documents. `labels` and `order` are made when first asked for, and then kept.
+        `regions_of`, `items_of`, `items_at`, `save` and `load` never need them.
+
+        Args:
+            sizes: Number of items of each region, integers [n_regions], at least 1 each, below 2**62 together.
+            names: One name a region; default the region's number.
+
+        Raises:
+            ValueError: `sizes` empty, not one-dimensional, not integers or too large; `names` of another length.
+        """
+        sizes = int_vector("sizes", sizes, low=1, hint="leave out the regions without items")
+        if sizes.size == 0:
+            raise ValueError("sizes: expected at least one region, got none")
+        if sizes.sum(dtype=np.float64) >= 2.0**62:
+            raise ValueError(f"sizes: expected fewer than 2**62 items together, got {sum(sizes.tolist())}")
+        names = [str(region) for region in range(sizes.size)] if names is None else names
+        names = checked_names(names, sizes.size)
+        return cls(None, None, _frozen(_offsets(sizes)), names, None, _digest(sizes, None))
 
     @property
     def n_items(self) -> int:
         """Number of items in the pool."""
-        return len(self.labels)
+        return int(self.offsets[-1])
 
     @property
     def n_regions(self) -> int:
@@ -122,14 +157,43 @@ class Partition:
         """Number of items in each region, int64 [n_regions]; at least 1 each."""
         return _frozen(np.diff(self.offsets))
 
+    @cached_property
+    def labels(self) -> AnyArray:
+        """Region of each item, integers [n_items] in ``0..n_regions-1`` (uint16 if that fits, else uint32)."""
+        if self._labels is not None:
+            return self._labels
+        regions = np.arange(self.n_regions, dtype=np.uint16 if self.n_regions <= 1 << 16 else np.uint32)
+        return _frozen(np.repeat(regions, self.sizes))
+
+    @cached_property
+    def order(self) -> AnyArray:
+        """The items sorted by region, and by number inside a region, integers [n_items] (uint32 if that fits)."""
+        if self._order is not None:
+            return self._order
+        return _frozen(np.arange(self.n_items, dtype=_order_dtype(self.n_items)))
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether the items stand region by region, ``order[i] == i``, and neither `labels` nor `order` are stored."""
+        return self._order is None
+
+    def items_at(self, places: Any) -> IntArray:
+        """Return ``order[places]``, int64 [n], without making `order`. ValueError for a place outside the pool."""
+        places = int_vector("places", places, high=self.n_items)
+        return places.copy() if self._order is None else self._order[places].astype(np.int64)
+
     def items_of(self, region: int) -> IntArray:
         """Return the items of one region in ascending order, int64 [sizes[region]]. ValueError if out of range."""
         region = integer("region", region, low=0, high=self.n_regions - 1)
-        return self.order[self.offsets[region] : self.offsets[region + 1]].astype(np.int64)
+        begin, end = self.offsets[region], self.offsets[region + 1]
+        return np.arange(begin, end) if self._order is None else self._order[begin:end].astype(np.int64)
 
     def regions_of(self, items: Any) -> IntArray:
         """Return the region of each of `items`, int64 [n]. ValueError for an item outside the pool."""
-        return self.labels[int_vector("items", items, high=self.n_items)].astype(np.int64)
+        items = int_vector("items", items, high=self.n_items)
+        if self._labels is None:
+            return np.searchsorted(self.offsets, items, side="right") - 1
+        return self._labels[items].astype(np.int64)
 
     def assign(self, embeddings: Any) -> IntArray:
         """Return the region whose centre is nearest to each new embedding (Euclidean), int64 [m].
@@ -149,10 +213,9 @@ class Partition:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the partition to one file, atomically; `numpy.load` can read its arrays as well."""
-        arrays = {"labels": self.labels, "order": self.order, "offsets": self.offsets}
-        if self.centers is not None:
-            arrays["centers"] = self.centers
-        _file.write(Path(path), arrays, {"names": list(self.names), "fingerprint": self.fingerprint})
+        arrays = {"labels": self._labels, "order": self._order, "offsets": self.offsets, "centers": self.centers}
+        stored = {name: array for name, array in arrays.items() if array is not None}
+        write(Path(path), _FORMAT, stored, {"names": list(self.names), "fingerprint": self.fingerprint})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = False) -> Partition:
@@ -167,16 +230,23 @@ class Partition:
             PartitionFileError: The file is truncated, damaged, or no partition file.
             FileNotFoundError: There is no such file.
         """
-        arrays, header = _file.read(Path(path), mmap=mmap)
-        centers = arrays.get("centers")
-        return cls(
-            labels=_frozen(arrays["labels"]),
-            order=_frozen(arrays["order"]),
-            offsets=_frozen(np.array(arrays["offsets"], np.int64)),
-            names=tuple(header["names"]),
-            centers=None if centers is None else _frozen(centers),
-            fingerprint=header["fingerprint"],
+        arrays, header = read(Path(path), _FORMAT, mmap=mmap)
+        labels, order, centers = (
+            _frozen(arrays[name]) if name in arrays else None for name in ("labels", "order", "centers")
         )
+        offsets = _frozen(np.array(arrays["offsets"], np.int64))
+        return cls(labels, order, offsets, tuple(header["names"]), centers, header["fingerprint"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, without what was made from them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the fields, read-only again: copying and pickling an array make it writable."""
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                _frozen(value)
+        self.__dict__.update(state)
 
     def __eq__(self, other: object) -> bool:
         """Two partitions are equal if they put every item in the same region."""
@@ -193,35 +263,16 @@ class Partition:
 
 def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
     """Return `names` as a tuple of text; ValueError unless a sequence (so in an order) of one name a region."""
-    wanted = f"a sequence of {n_regions} names"
-    if (
-        isinstance(names, str | bytes | Set | Mapping)
-        or not getattr(names, "__len__", None)
-        or as_array("names", names, wanted).ndim != 1
-    ):
-        raise ValueError(f"names: expected {wanted}, got {names!r}")
+    ordered = not isinstance(names, str | bytes | Set | Mapping) and bool(getattr(names, "__len__", None))
+    try:
+        ordered = ordered and all(np.ndim(name) == 0 for name in names)
+    except Exception:  # whatever an object's __iter__ or __array__ raises
+        ordered = False
+    if not ordered:
+        raise ValueError(f"names: expected a sequence of {n_regions} names, got {shown(names)}")
     if len(names) != n_regions:
         raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
     return tuple(map(str, names))
-
-
-def _integers(labels: Any) -> Any:
-    """Return `labels`; ValueError that says what to do if they are a vector of something else than integers."""
-    array = as_array("labels", labels, "integers [n_items]")
-    kind = array.dtype.kind
-    if array.ndim != 1 or array.size == 0 or kind in "iu":
-        return labels
-    first = array[:1].tolist()[0]
-    hint = _DENSE_HINT
-    if kind == "f":
-        whole = bool((np.isfinite(array) & (array == np.rint(array))).all())
-        hint = "they are whole: pass labels.astype(np.int64)" if whole else "np.digitize cuts a quantity into ranges"
-    raise ValueError(
-        f"labels: expected integers, got dtype {array.dtype} (the first is {type(first).__name__} {first!r}); {hint}"
-    )
-
-
-_DENSE_HINT = "np.unique(labels, return_inverse=True)[1] numbers any labels densely"
 
 
 def _frozen(array: AnyArray) -> AnyArray:
@@ -230,9 +281,67 @@ def _frozen(array: AnyArray) -> AnyArray:
     return array
 
 
-def _digest(labels: AnyArray, n_regions: int) -> str:
-    """Return the identity of a pool: BLAKE2b over the number of regions and the labels, little-endian."""
-    little = np.ascontiguousarray(labels.astype(labels.dtype.newbyteorder("<"), copy=False))
-    digest = hashlib.blake2b(f"aria-partition-1:{n_regions}:{len(labels)}:".encode(), digest_size=16)
+def _order_dtype(n_items: int) -> type[np.unsignedinteger[Any] | np.signedinteger[Any]]:
+    """Return what holds every item number."""
+    return np.uint32 if n_items <= 1 << 32 else np.int64
+
+
+def _offsets(sizes: IntArray) -> IntArray:
+    """Return where each region begins, and where the last ends, int64 [n_regions + 1]."""
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+
+
+def _sizes(labels: AnyArray, n_regions: int) -> IntArray:
+    """Return the number of items of each region, int64 [n_regions]; bincount of all at once would copy to int64."""
+    sizes = np.zeros(n_regions, np.int64)
+    step = max(_AT_A_TIME, n_regions)
+    for begin in range(0, len(labels), step):
+        sizes += np.bincount(labels[begin : begin + step], minlength=n_regions)
+    return sizes
+
+
+def _ascending(labels: AnyArray) -> bool:
+    """Whether no label is followed by a smaller one."""
+    for begin in range(0, len(labels) - 1, _AT_A_TIME):
+        some = labels[begin : begin + _AT_A_TIME + 1]
+        if (some[1:] < some[:-1]).any():
+            return False
+    return True
+
+
+def _digest(sizes: IntArray, labels: AnyArray | None) -> str:
+    """Return the identity of a pool, whatever it was made from.
+
+    BLAKE2b over the labels, little-endian; over the sizes if the items stand region by region (`labels` is None),
+    since these tell as much and can be read at once.
+    """
+    what = f"aria-partition-1:{len(sizes)}:" + (f"{len(labels)}:" if labels is not None else "sizes:")
+    array = sizes.astype(np.int64) if labels is None else labels
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    digest = hashlib.blake2b(what.encode(), digest_size=16)
     digest.update(little.view(np.uint8).data)
     return digest.hexdigest()
+
+
+_DTYPES = {"labels": ("<u2", "<u4"), "order": ("<u4", "<i8"), "offsets": ("<i8",), "centers": ("<f4",)}
+
+
+def _fits(arrays: dict[str, AnyArray], header: dict[str, Any]) -> bool:
+    """Whether the arrays of a file fit each other and the header."""
+    offsets, centers = arrays["offsets"], arrays.get("centers")
+    sizes = np.diff(offsets)
+    return (
+        ("labels" in arrays) == ("order" in arrays)
+        and all(array.dtype.str in _DTYPES[name] for name, array in arrays.items())
+        and all(arrays[name].shape == (offsets[-1],) for name in ("labels", "order") if name in arrays)
+        and offsets.ndim == 1
+        and len(offsets) > 1
+        and offsets[0] == 0
+        and bool((sizes > 0).all())
+        and len(header["names"]) == len(sizes)
+        and isinstance(header["fingerprint"], str)
+        and (centers is None or (centers.ndim == 2 and len(centers) == len(sizes)))
+    )
+
+
+_FORMAT = Format("partition", 1, "Partition.save", PartitionFileError, _fits, frozenset({"offsets"}))

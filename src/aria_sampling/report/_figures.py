@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aria_sampling._typing import AnyArray, IntArray
-from aria_sampling._validation import as_array
+from aria_sampling._arrays import AnyArray, IntArray
+from aria_sampling._check import as_array
 from aria_sampling.history import History
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def movers(history: History, n: int) -> IntArray:
 
 
 def _share_of_draws(history: History) -> AnyArray:
-    draws = history.draws[-1]
+    draws = history.draw_counts[-1]
     return draws / max(int(draws.sum()), 1)
 
 
@@ -232,7 +232,7 @@ def _draws(history: History) -> Figure:
     axis.plot(100 * uniform[chosen], rows, "|", color="#1d4ed8", ms=12, mew=2.5, ls="", label="uniformly")
     axis.set_yticks(rows, [_plain(names[int(region)]) for region in chosen], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel(f"% of all {int(history.draws[-1].sum()):,} draws", fontsize=9)
+    axis.set_xlabel(f"% of all {int(history.draw_counts[-1].sum()):,} draws", fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="best")
     return figure
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aria_sampling import Allocator, History, Partition
-from aria_sampling._state import decode, take
+from aria_sampling._arrays import decode, take
+from aria_sampling.allocator import Allocator
+from aria_sampling.history import History
+from aria_sampling.partition import Partition
 from aria_sampling.report._page import write
 
 

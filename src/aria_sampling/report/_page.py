@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from aria_sampling.advice import Advice
 from aria_sampling.history import History
 from aria_sampling.report._figures import baselines, check, figures, movers
-from aria_sampling.report.advice import Advice
 
 __all__ = ["html"]
 
@@ -60,7 +60,9 @@ def html(history: History, path: str | os.PathLike[str]) -> Path:
     """
     check(history)
     allocator = history.allocator
-    return write(history, path, f"{allocator.policy!r}, {allocator.estimator!r}, floor {allocator.floor:g}.")
+    return write(
+        history, path, f"{allocator.policy!r}, {allocator.estimator!r}, exploration {allocator.exploration:g}."
+    )
 
 
 def write(history: History, path: str | os.PathLike[str], settings: str) -> Path:
@@ -70,7 +72,7 @@ def write(history: History, path: str | os.PathLike[str], settings: str) -> Path
         f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
         for name, figure in figures(history).items()
     )
-    pool, draws = history.allocator.partition, int(history.draws[-1].sum())
+    pool, draws = history.allocator.partition, int(history.draw_counts[-1].sum())
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Allocation report</title><style>{_STYLE}</style></head><body><h1>Allocation report</h1>"
@@ -110,7 +112,7 @@ def _table(history: History) -> str:
     """Return the regions that differ most from the target, with numbers and whole names."""
     allocator = history.allocator
     chosen, (pool, uniform) = movers(history, 20), baselines(history)
-    share = history.draws[-1] / max(int(history.draws[-1].sum()), 1)
+    share = history.draw_counts[-1] / max(int(history.draw_counts[-1].sum()), 1)
     first, last, error = history.discrepancy[0], history.discrepancy[-1], history.stderr[-1]
     head = ["region", "items", "drawn", "target", "pool", "uniform", "discrepancy first", "now"]
     rows = [

@@ -1,7 +1,7 @@
-"""The PyTorch side: an adaptive sampler for any `DataLoader`, random conditioning on tensors, streams, ranks.
+"""The PyTorch side: an adaptive sampler for any `DataLoader`, streams mixed by region, many ranks.
 
 Nothing in here decides anything: it turns tensors into arrays and back, brings the feedback of all ranks
-together, and lets `Allocator` and `aria_sampling.RandomConditioning` do the work.
+together, and lets `Allocator` do the work.
 
 >>> import torch, aria_sampling as aria
 >>> from torch.utils.data import DataLoader, TensorDataset
@@ -15,8 +15,8 @@ together, and lets `Allocator` and `aria_sampling.RandomConditioning` do the wor
 10
 """
 
-from aria_sampling.torch.conditioning import RandomConditioning as RandomConditioning
-from aria_sampling.torch.conditioning import Switch as Switch
+from aria_sampling.conditioning import RandomConditioning as RandomConditioning
+from aria_sampling.conditioning import Switch as Switch
 from aria_sampling.torch.lag import lag_for as lag_for
 from aria_sampling.torch.loader import WithIndex as WithIndex
 from aria_sampling.torch.loader import dataloader as dataloader

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from aria_sampling._errors import StateError
-from aria_sampling._state import take
+from aria_sampling._arrays import take
+from aria_sampling.errors import StateError
 
 __all__ = ["Source"]
 
@@ -25,13 +25,13 @@ class Source:
     def __init__(self, name: str, iterable: Any) -> None:
         if not hasattr(iterable, "__iter__"):
             raise ValueError(f"sources: expected an iterable for region {name!r}, got {type(iterable).__name__}")
-        self._name = name
+        self.name = name
         self._iterable = iterable
         self._once = iter(iterable) is iterable if hasattr(iterable, "__next__") else False
         self._iterator: Iterator[Any] | None = None
         self._cycle = 0
         self._position = 0  # samples taken in this cycle
-        self._told = False  # of a cycle
+        self._has_cycled = False  # so it is told of its cycle, also when it goes back to the first
         self._state: dict[str, Any] | None = None  # of now, if known
         self.lost = False  # its place, since a source of the mixture failed half-way through a round
 
@@ -44,7 +44,7 @@ class Source:
         """
         if self.lost:
             raise RuntimeError(
-                f"region {self._name!r}: a source failed in the middle of a round, and samples of that round are lost; "
+                f"region {self.name!r}: a source failed in the middle of a round, and samples of that round are lost; "
                 "load a state saved before to go on"
             )
         self._state = None
@@ -56,7 +56,7 @@ class Source:
             if self._once or self._position == 0:
                 why = "an iterator, which cannot be started again; give an iterable" if self._once else "empty"
                 raise ValueError(
-                    f"sources: region {self._name!r} ended after {self._position} samples: it is {why}"
+                    f"sources: region {self.name!r} ended after {self._position} samples: it is {why}"
                 ) from None
             self._cycle += 1
             self._position = 0
@@ -66,8 +66,8 @@ class Source:
         return sample
 
     def _start(self) -> Iterator[Any]:
-        self._told = self._told or self._cycle > 0
-        if self._told and callable(tell := getattr(self._iterable, "set_epoch", None)):
+        self._has_cycled = self._has_cycled or self._cycle > 0
+        if self._has_cycled and callable(tell := getattr(self._iterable, "set_epoch", None)):
             tell(self._cycle)
         return iter(self._iterable)
 
@@ -79,6 +79,17 @@ class Source:
         return self._state
 
     @property
+    def forgets(self) -> bool:
+        """Whether its state leaves out what is in a shuffle buffer: Hugging Face's ``shuffle(buffer_size=...)``."""
+        layers: list[Any] = [getattr(self._iterable, "_ex_iterable", None)]
+        for layer in layers:
+            if type(layer).__name__ == "BufferShuffledExamplesIterable":
+                return True
+            inner = getattr(layer, "ex_iterable", None)
+            layers += [inner] if inner is not None else getattr(layer, "ex_iterables", None) or []
+        return False
+
+    @property
     def _stateful(self) -> bool:
         return all(callable(getattr(self._iterable, name, None)) for name in ("state_dict", "load_state_dict"))
 
@@ -87,12 +98,12 @@ class Source:
         cycle, position = take(state, "cycle", int), take(state, "position", int)
         own = cast("dict[str, Any]", take(state, "own", dict))
         if own and not self._stateful:
-            raise StateError(f"state: region {self._name!r} had a source with a state of its own, this one has none")
+            raise StateError(f"state: region {self.name!r} had a source with a state of its own, this one has none")
         if self._stateful and not own and (cycle or position):
-            raise StateError(f"state: region {self._name!r} had a source without a state of its own, this one has one")
+            raise StateError(f"state: region {self.name!r} had a source without a state of its own, this one has one")
         if self._once and not own and (cycle, position) != (self._cycle, self._position):
             raise StateError(
-                f"state: region {self._name!r} is to go to sample {position}, but its source is an iterator, which "
+                f"state: region {self.name!r} is to go to sample {position}, but its source is an iterator, which "
                 "cannot go back or be started again; give an iterable, or one with state_dict and load_state_dict"
             )
 
@@ -109,7 +120,7 @@ class Source:
         before = vars(self).copy()
 
         def go_back() -> None:
-            vars(self).update(before, _told=self._told)
+            vars(self).update(before, _has_cycled=self._has_cycled)
             if own:
                 self._iterable.load_state_dict(own)
                 self._iterator = None  # the next begins there
@@ -136,5 +147,5 @@ class Source:
                 next(self._iterator)
             except StopIteration:
                 raise StateError(
-                    f"state: region {self._name!r} ended after {taken} of {self._position} samples"
+                    f"state: region {self.name!r} ended after {taken} of {self._position} samples"
                 ) from None

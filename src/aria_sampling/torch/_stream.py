@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import length_hint
 from typing import Any
 
-from aria_sampling._state import take
+from aria_sampling._arrays import take
 
 __all__ = ["Stream"]
 
@@ -30,16 +32,44 @@ class Stream(Iterator[int]):
         self.batch = -1  # the next one of the epoch; -1: nothing was asked for yet
         self.closed = -1  # rounds closed when it began
         self.ended = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._flat = chain.from_iterable(_Batches(self))
+
+    @property
+    def left(self) -> int:
+        """Rows of the batch drawn last that were not asked for yet."""
+        return length_hint(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        """The same rows, without a call of Python for each: what torch's batch sampler takes a batch from."""
+        return self._flat
 
     def __next__(self) -> int:
+        return next(self._flat)
+
+    def next_batch(self) -> Iterator[int]:
+        """Return the rows of the next batch; StopIteration at the end of the epoch."""
         try:
-            return next(self._rows)
-        except StopIteration:
             self._rows = iter(self._next_rows(self))
-            return next(self._rows)
+        except BaseException:
+            self._begin()  # a chain that has failed has ended: the next call tries again
+            raise
+        return self._rows
 
     def state_dict(self) -> dict[str, Any]:
         return self._save(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._load(take(state, "sampler", dict))
+
+
+class _Batches(Iterator[Iterator[int]]):
+    """The batches of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __next__(self) -> Iterator[int]:
+        return self._stream.next_batch()

@@ -1,17 +1,17 @@
-"""How far a loader draws ahead: the lag that an allocator behind it needs."""
+"""How far a loader draws ahead, and whether its batches are the rounds of a sampler."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 
-from aria_sampling._errors import FeedbackLagError
 from aria_sampling.allocator import Allocator
-from aria_sampling.torch._ranks import Ranks
+from aria_sampling.errors import FeedbackLagError
+from aria_sampling.torch._collective import Ranks
+from aria_sampling.torch._match import GROUP
 
-__all__ = ["asking", "check_loader", "cover", "explained", "lag_for"]
+__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag"]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -19,7 +19,7 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
 
     ``num_workers * prefetch_factor``, 0 without workers; one more for a loader that accelerate has prepared, since it
     fetches one batch ahead. The same for torchdata's StatefulDataLoader, and for any number of ranks, where a round is
-    one batch on every rank.
+    one batch on every rank. `AriaSampler.attach` sets it, and checks the loader.
 
     Args:
         loader: A `torch.utils.data.DataLoader`, torchdata's, or one that accelerate has prepared.
@@ -28,8 +28,7 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
 
     Raises:
         ValueError: Not a loader; accelerate's dispatching one on several ranks, where only the first would draw, or its
-            stateful one; an `AriaSampler` in it that was not told of its ``drop_last=True``, or whose partition is
-            larger than the dataset.
+            stateful one.
     """
     inner = getattr(loader, "base_dataloader", loader)
     workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
@@ -45,70 +44,17 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
             "loader: accelerate would take its snapshots of the sampler at the wrong batch: make the Accelerator "
             "without use_stateful_dataloader, and save the sampler's own state (attach() of our integration does)"
         )
-    check_loader(
-        getattr(inner, "batch_sampler", None) or getattr(inner, "sampler", None), getattr(inner, "dataset", None)
-    )
-    ahead = workers * (prefetch or 0)
-    return ahead + (inner is not loader) + bool(overlap)
+    return workers * (prefetch or 0) + (inner is not loader) + bool(overlap)
 
 
-def check_loader(batches: Any, dataset: Any) -> None:
-    """Raise ValueError if a loader with this batch sampler and dataset would leave rows of an `AriaSampler` behind.
-
-    Another sampler, and a dataset without a length, are left alone.
-    """
-    layers = [batches]
-    while (inner := getattr(layers[-1], "batch_sampler", None) or getattr(layers[-1], "sampler", None)) is not None:
-        layers.append(inner)
-    sampler = layers.pop()
-    if not isinstance(allocator := getattr(sampler, "allocator", None), Allocator):
-        return
-    try:
-        n_samples = len(dataset)
-    except (TypeError, NotImplementedError):
-        n_samples = allocator.partition.n_items
-    if n_samples < allocator.partition.n_items:
-        raise ValueError(
-            f"dataset: it has {n_samples} samples, and the allocator's partition {allocator.partition.n_items} items: "
-            "samples would be drawn that are not there. Make the partition with one label for each of its samples"
-        )
-    for layer in layers:
-        drops = not sampler.drop_last and getattr(layer, "drop_last", False)
-        if drops and (left := len(sampler) % layer.batch_size):
-            raise ValueError(
-                f"loader: it has drop_last=True, and its sampler does not know: the last {left} rows of an epoch would "
-                "be drawn and never trained on, and their round never closed. Make the sampler with "
-                "allocator.sampler(..., drop_last=True), too, or both with aria_sampling.torch.dataloader(...)"
-            )
-
-
-def asking() -> tuple[Any, Any]:
-    """Return batch sampler and dataset of the loader that is asking the caller for rows, None each if that is unknown.
-
-    It looks at the frames of loaders only: what f_locals returns of a trainer's frame would keep its tensors alive.
-    """
-    batches = dataset = None
-    here = inspect.currentframe()
-    frame = here and here.f_back
-    del here
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LOADERS:
-        caller = frame.f_locals.get("self")
-        batches, dataset = getattr(caller, "_index_sampler", batches), getattr(caller, "_dataset", dataset)
-        frame = frame.f_back
-    return batches, dataset
-
-
-_LOADERS = ("aria_sampling", "torch", "torchdata", "accelerate")
-
-
-def cover(allocator: Allocator, needed: int, who: str = "this loader") -> None:
-    """Raise the lag of an allocator to `needed`, or leave a larger one.
+def raise_lag(allocator: Allocator, needed: int, who: str = "this loader") -> None:
+    """Set the lag of an allocator to `needed` before its first draw, or leave a larger one.
 
     Raises:
         FeedbackLagError: The allocation has begun with a smaller lag; the message says that `who` needs more.
     """
     if needed > allocator.lag:
-        if allocator.round or allocator.open_rounds:
+        if allocator.round or len(allocator.rounds):
             raise FeedbackLagError(
                 f"the allocation has begun with lag={allocator.lag}, and {who} draws {needed} rounds ahead: make "
                 f"the Allocator with lag={needed}"
@@ -116,40 +62,116 @@ def cover(allocator: Allocator, needed: int, who: str = "this loader") -> None:
         allocator.lag = needed
 
 
-def explained(error: FeedbackLagError, lag: int, rows: int) -> FeedbackLagError:
-    """Return `error` in terms of the loader that is iterating.
+def layers_of(loader: Any) -> list[Any]:
+    """Return what a loader takes its rows from, from the outermost batch sampler down to the sampler itself."""
+    outermost = getattr(loader, "batch_sampler", None)
+    layers = [getattr(loader, "sampler", None) if outermost is None else outermost]
+    while True:
+        inner = getattr(layers[-1], "batch_sampler", None)
+        inner = getattr(layers[-1], "sampler", None) if inner is None else inner
+        if inner is None or isinstance(getattr(layers[-1], "allocator", None), Allocator):
+            return layers
+        layers.append(inner)
 
-    That is if one is whose batches are not of `rows`, or that draws further ahead than `lag`.
-    """
-    loaders: list[Any] = []
-    sizes: list[int] = []
-    here = inspect.currentframe()
-    # not of the frames that know `error`: what f_locals returns stays with its frame, which `error` holds, and an error
-    # in such a circle would keep the workers of the loader waiting
-    frame = here and here.f_back and here.f_back.f_back
-    del here
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if type(caller).__name__ == "SkipBatchSampler":
-            return FeedbackLagError(
-                "skip_first_batches draws batches only to throw them away, and their rounds are never closed: leave it "
-                "out. After load_state_dict() the sampler yields what is left of the epoch by itself"
-            )
-        loaders += [caller] if isinstance(caller, DataLoader) else []
-        sizes += [caller.batch_size] if isinstance(caller, BatchSampler) else []
-        frame = frame.f_back
-    prepared = any(hasattr(loader, "base_dataloader") for loader in loaders)  # whose batches are parts of a round
-    if sizes and sizes[0] != rows and not prepared:
-        return FeedbackLagError(
-            f"the loader has batch_size={sizes[0]}, and this sampler gives it {rows} rows a round: make both the same "
-            "(the sampler's batch_size counts all ranks), or the loader with aria_sampling.torch.dataloader(...)"
+
+def check_length(allocator: Allocator, dataset: Any) -> None:
+    """Raise ValueError unless a dataset has as many samples as the partition has items; one without a length may."""
+    try:
+        n_samples = len(dataset)
+    except (TypeError, NotImplementedError):
+        return
+    if n_samples != (n_items := allocator.partition.n_items):
+        raise ValueError(
+            f"dataset: it has {n_samples} samples, and the allocator's partition {n_items} items: the partition was "
+            "made for another dataset. Make it with one label for each sample of this one, in the same order, after "
+            "any filter, select, sort or shuffle"
         )
-    if not loaders or lag_for(loaders[-1]) <= lag:
-        return error
-    loader = loaders[-1]  # the outermost: it may wrap another
-    needed = lag_for(loader)
-    return FeedbackLagError(
-        f"lag={lag} is too small for this loader, which draws {needed} rounds ahead (num_workers={loader.num_workers}, "
-        f"prefetch_factor={loader.prefetch_factor}): make the Allocator with lag={needed}, or the loader with "
-        "aria_sampling.torch.dataloader(...), which sets it"
-    )
+
+
+def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
+    """Raise ValueError unless every batch of `loader` is one round of `sampler` on this rank.
+
+    Args:
+        sampler: The `AriaSampler` that its rows are to come from.
+        loader: A `torch.utils.data.DataLoader`, torchdata's, or one that accelerate has prepared.
+        ranks: Ranks that share the allocation; 1 where torch.distributed is not in use yet.
+    """
+    inner = getattr(loader, "base_dataloader", loader)
+    *layers, last = layers_of(loader)
+    if last is not sampler:
+        raise ValueError(
+            f"loader: its rows come from {type(last).__name__}, not from this sampler: make it as DataLoader(dataset, "
+            "sampler=sampler, batch_size=...), in the place of shuffle=True. If a framework replaced the sampler, turn "
+            "that off: use_distributed_sampler=False (Lightning, Fabric), add_dist_sampler=False (Ray)"
+        )
+    check_length(sampler.allocator, inner.dataset)
+    if getattr(inner, "in_order", True) is False:
+        raise ValueError(
+            "loader: with in_order=False a batch overtakes another, and would be credited to its rows: leave it out"
+        )
+    dealt, size = _dealt(layers)
+    _check_ranks(sampler, dealt, ranks)
+    rows = sampler.batch_size // sampler.num_replicas
+    if size != rows:
+        right = rows if dealt == 1 else f"{rows} // {dealt}"
+        raise ValueError(
+            f"loader: its batches are {size} rows{' over all ranks' * (dealt > 1)}, and this sampler gives {rows} a "
+            f"round (batch_size={sampler.batch_size}, num_replicas={sampler.num_replicas}): make it with "
+            f"batch_size={right}, or the sampler with batch_size={size * sampler.num_replicas}, which counts the rows "
+            "of all ranks together"
+        )
+    left = len(sampler) % rows
+    if left and not sampler.drop_last and (dealt > 1 or any(layer.drop_last for layer in layers)):
+        drops = "it has drop_last=True, and its sampler does not know"
+        raise ValueError(
+            f"loader: {drops if dealt == 1 else 'accelerate fills up short batches'}: the last {left} rows of an "
+            "epoch would be drawn, and their round never closed. Make the sampler with allocator.sampler(..., "
+            "drop_last=True), too"
+        )
+
+
+def _dealt(layers: list[Any]) -> tuple[int, int]:
+    """Return to how many ranks accelerate deals batches out, and the rows of these batches over all of them.
+
+    Raises:
+        ValueError: A batch sampler that skips batches, or that may regroup rows.
+    """
+    dealt, size = 1, 1
+    for layer in reversed(layers):
+        kind = type(layer).__name__
+        if kind == "SkipBatchSampler":
+            raise ValueError(
+                "loader: skip_first_batches would draw batches by today's probabilities only to throw them away: leave "
+                "it out; after load_state_dict() the sampler yields what is left of the epoch by itself"
+            )
+        if kind == "BatchSamplerShard":
+            dealt *= layer.num_processes
+            size *= 1 if layer.split_batches else layer.num_processes
+        elif isinstance(layer, BatchSampler) and type(layer).__iter__.__module__ in _PLAIN:
+            size = layer.batch_size
+        else:
+            raise ValueError(
+                f"loader: {kind}, between it and the sampler, may regroup the rows, and then no batch is a round: give "
+                "the loader sampler= and batch_size=, and no batch_sampler="
+            )
+    return dealt, size
+
+
+# Where batch samplers are at home whose batches are consecutive rows.
+_PLAIN = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
+
+
+def _check_ranks(sampler: Any, dealt: int, ranks: int) -> None:
+    """Raise ValueError unless each of the ranks gets rows of its own."""
+    if dealt > 1 and sampler.num_replicas > 1:
+        raise ValueError(
+            f"sampler: num_replicas={sampler.num_replicas} deals out the rows, and so does accelerate: leave "
+            "num_replicas and rank out of allocator.sampler(...)"
+        )
+    parts = dealt * sampler.num_replicas
+    if ranks > 1 and parts != ranks:
+        what = f"dealt out to {parts}" if parts > 1 else "not dealt out, and all would get the same"
+        raise ValueError(
+            f"sampler: its process group has {ranks} ranks, and its rows are {what}: give it num_replicas= and rank=, "
+            f"or prepare the loader with accelerate before attach(); {GROUP}"
+        )

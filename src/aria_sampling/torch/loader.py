@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from aria_sampling._validation import integer
+from aria_sampling._check import instance, integer, shown
 from aria_sampling.allocator import Allocator
-from aria_sampling.torch.lag import cover, lag_for
+from aria_sampling.torch.lag import check_length
 from aria_sampling.torch.sampler import AriaSampler
 
 __all__ = ["WithIndex", "dataloader"]
@@ -27,6 +27,7 @@ def dataloader(
     rank: int = 0,
     group: Any = None,
     check_every: int = 64,
+    data_rows_per_batch: int | None = None,
     loader_class: Any = DataLoader,
     **kwargs: Any,
 ) -> Any:
@@ -53,57 +54,67 @@ def dataloader(
         rank: See `AriaSampler`.
         group: See `AriaSampler`.
         check_every: See `AriaSampler`.
+        data_rows_per_batch: See `AriaSampler`.
         loader_class: `torch.utils.data.DataLoader`, or torchdata's StatefulDataLoader.
         kwargs: Passed to the loader: ``num_workers``, ``collate_fn``, ...
 
     Raises:
         ValueError: An argument out of its range, or one that the sampler takes the place of (``shuffle``,
-            ``sampler``, ``batch_sampler``), or a partition of another size than the dataset.
+            ``sampler``, ``batch_sampler``), or a partition of another size than the dataset; what
+            `AriaSampler.attach` refuses.
         FeedbackLagError: The allocation has begun with a smaller lag than the loader needs.
     """
     for name in ("sampler", "batch_sampler", "shuffle"):
         if kwargs.get(name):
-            raise ValueError(f"{name}={kwargs[name]!r}: the allocator decides what is drawn; leave this out")
-    if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"allocator: expected an Allocator, got {allocator!r}")
+            raise ValueError(f"{name}={shown(kwargs[name])}: the allocator decides what is drawn; leave this out")
+    instance("allocator", allocator, Allocator)
     try:
-        n_items = len(dataset)
+        n_samples = len(dataset)
     except TypeError:
         raise ValueError(
             f"dataset: expected a map-style one, which has a length, got {type(dataset).__name__}; RegionMixture draws "
             "from streams"
         ) from None
-    if n_items != allocator.partition.n_items:
-        raise ValueError(f"dataset: expected {allocator.partition.n_items} items as in the partition, got {n_items}")
+    check_length(allocator, dataset)
     sampler = AriaSampler(
         allocator,
         batch_size=batch_size,
-        num_samples=n_items if num_samples is None else integer("num_samples", num_samples, low=1),
+        num_samples=n_samples if num_samples is None else integer("num_samples", num_samples, low=1),
         drop_last=drop_last,
         num_replicas=num_replicas,
         rank=rank,
         group=group,
         check_every=check_every,
+        data_rows_per_batch=data_rows_per_batch,
     )
-    size = sampler.batch_size // num_replicas
-    loader = loader_class(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, **kwargs)
-    cover(allocator, lag_for(loader, overlap=overlap))
-    return loader
+    size = sampler.batch_size // sampler.num_replicas
+    loader = loader_class(dataset, batch_size=size, sampler=sampler, drop_last=sampler.drop_last, **kwargs)
+    return sampler.attach(loader, overlap=overlap)
 
 
 class WithIndex(Dataset[Any]):
     """A map-style dataset whose samples say which one they are.
 
-    A sample that is a dictionary gets an entry "index"; any other becomes ``(index, sample)``.
+    A sample that is a dictionary gets an entry "index"; any other becomes ``(index, sample)``. Everything else is the
+    dataset's own: ``column_names``, ``features``, ``set_epoch``, and ``__getitems__``, by which a dataset gives a whole
+    batch at once.
 
     >>> WithIndex(["a", "b"])[1], WithIndex([{"x": 3}])[0]
     ((1, 'b'), {'x': 3, 'index': 0})
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``.
+
+    Raises:
+        ValueError: It has not both.
     """
 
     def __init__(self, dataset: Any) -> None:
+        if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
+            raise ValueError(
+                f"dataset: expected a map-style one, with __getitem__ and __len__, got {type(dataset).__name__}; "
+                "RegionMixture draws from streams"
+            )
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -112,10 +123,27 @@ class WithIndex(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         """Return the sample with its index; ValueError if it has another entry "index" already."""
-        sample = self.dataset[index]
-        if not isinstance(sample, Mapping):
-            return index, sample
-        entries = cast("Mapping[str, Any]", sample)
-        if "index" in entries:
-            raise ValueError('dataset: its samples have an entry "index" already; WithIndex would replace it')
-        return {**entries, "index": index}
+        return _with_index(index, self.dataset[index])
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the dataset has under that name."""
+        if name == "__getitems__":  # of a dataset that has it: torch's loaders ask
+            several = self.dataset.__getitems__
+
+            def with_indices(indices: list[int]) -> list[Any]:
+                return [_with_index(index, sample) for index, sample in zip(indices, several(indices), strict=True)]
+
+            return with_indices
+        if name == "dataset" or name.startswith("__"):  # not there yet while it is unpickled; what Python asks for
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.dataset, name)
+
+
+def _with_index(index: int, sample: Any) -> Any:
+    """Return the sample with its index."""
+    if not isinstance(sample, Mapping):
+        return index, sample
+    entries = cast("Mapping[str, Any]", sample)
+    if "index" in entries:
+        raise ValueError('dataset: its samples have an entry "index" already; WithIndex would replace it')
+    return {**entries, "index": index}

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from dataclasses import dataclass, field
+from operator import length_hint
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from aria_sampling._errors import StateError
-from aria_sampling._state import take
-from aria_sampling._typing import IntArray
-from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator, take_in
+from aria_sampling._arrays import FloatArray, IntArray, take
+from aria_sampling._check import instance, int_vector, integer, shown
+from aria_sampling.allocator import Allocator
+from aria_sampling.errors import StateError
 from aria_sampling.partition import Partition
-from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
-from aria_sampling.torch._ranks import Ranks
-from aria_sampling.torch._rows import pack, unpack
+from aria_sampling.rounds import Draw, OpenRound
+from aria_sampling.torch._collective import Ranks
+from aria_sampling.torch._feedback import WEIGHTS_BEFORE, Batch, Part, part_of, read, to_array, unpack, wire
 from aria_sampling.torch._source import Source
-from aria_sampling.torch._transfer import Transfer, on_device, to_array
+from aria_sampling.torch.lag import lag_for, raise_lag
 
 __all__ = ["RegionMixture"]
+
+Loader = TypeVar("Loader")
 
 
 class RegionMixture(IterableDataset[Any]):
@@ -44,9 +48,10 @@ class RegionMixture(IterableDataset[Any]):
             matter. Default: all regions with the same target, ``target="uniform"``.
         batch_size: Samples of one round, over all ranks.
         num_samples: Samples an epoch yields over all ranks, a multiple of `batch_size`; default: it never ends.
-        num_replicas: Number of ranks among which the samples of a round are dealt out.
+        num_replicas: Number of ranks over which the samples of a round are sharded.
         rank: Number of this rank, which has sources of its own.
-        group: The `torch.distributed` process group whose ranks share the allocation; default: all of them.
+        group: The `torch.distributed` process group of the ranks with different data, which share the allocation;
+            default: all ranks.
         check_every: The state of all ranks is compared at every so many rounds.
 
     Raises:
@@ -54,11 +59,14 @@ class RegionMixture(IterableDataset[Any]):
 
     A sample that is a dictionary gets an entry "region"; any other becomes ``(region, sample)``, region being the
     number of its source. Iterate it with ``num_workers=0``: a worker process would draw from a copy of the
-    allocator that never sees a loss. Give workers to the sources.
+    allocator that never sees a loss. Give workers to the sources. A sample that is a batch by itself is one sample:
+    report the mean of its losses.
 
-    Resuming is exact for sources with ``state_dict`` and ``load_state_dict`` (Hugging Face's IterableDataset,
-    torchdata's loaders and nodes), and for other iterables that yield the same samples in the same order each time,
-    of which as many are skipped as were taken. It is refused for iterators, which cannot go back.
+    Resuming is as exact as the sources are. Those with ``state_dict`` and ``load_state_dict`` are asked to go to
+    their place: torchdata's loaders and nodes do, and Hugging Face's IterableDataset does but for
+    ``shuffle(buffer_size=...)``, whose buffer is not in its state (a warning says so). Other iterables must yield the
+    same samples in the same order each time: as many are skipped as were taken. Iterators cannot go back and are
+    refused.
     """
 
     def __init__(
@@ -74,15 +82,13 @@ class RegionMixture(IterableDataset[Any]):
         check_every: int = 64,
     ) -> None:
         if not isinstance(sources, Mapping) or not sources:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"sources: expected a dictionary of at least one iterable, got {sources!r}")
+            raise ValueError(f"sources: expected a dictionary of at least one iterable, got {shown(sources)}")
         names = [str(name) for name in sources]
         if allocator is None:
             allocator = Allocator(Partition.from_labels(np.arange(len(names)), names=names), target="uniform")
-        if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"allocator: expected an Allocator, got {allocator!r}")
+        self.allocator: Allocator = instance("allocator", allocator, Allocator)
         if allocator.partition.n_regions != len(names):
             raise ValueError(f"sources: expected {allocator.partition.n_regions}, one a region, got {len(names)}")
-        self.allocator = allocator
         self.names = tuple(names)
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
@@ -94,11 +100,10 @@ class RegionMixture(IterableDataset[Any]):
             raise ValueError(f"num_samples={num_samples}: expected a multiple of batch_size={batch_size}")
         self._sources = [Source(name, iterable) for name, iterable in zip(names, sources.values(), strict=True)]
         self._ranks = Ranks(group, check_every)
-        self._inbox = Inbox(allocator)
-        self._parts: list[Any] = []  # rows reported of the round that is being reported
-        self._parts_round = -1
         self._epoch_start = allocator.round
-        self._taken: dict[int, tuple[list[dict[str, Any]], list[Any]]] = {}  # by round: states before, samples
+        self._again: deque[_Batch] = deque()  # batches in flight when the last pass was left: they come again
+        self._taken_until = 0  # rounds before this have had their samples
+        self._rest: Iterator[Any] = iter(())  # of the batch drawn last
         self._pass = 0
 
     # -- samples ---------------------------------------------------------------------------------------
@@ -108,6 +113,10 @@ class RegionMixture(IterableDataset[Any]):
         if self.num_samples is None:
             raise TypeError("a RegionMixture without num_samples has no length: it never ends")
         return self.num_samples // self.num_replicas
+
+    def __bool__(self) -> bool:
+        """True, so that ``mixture or default`` does not ask for a length."""
+        return True
 
     def __iter__(self) -> Iterator[Any]:
         """Yield what is left of the epoch, or a new one if nothing is: from the last observed batch on.
@@ -121,43 +130,95 @@ class RegionMixture(IterableDataset[Any]):
             )
         return self._rounds()
 
+    def attach(self, loader: Loader, *, overlap: bool = False) -> Loader:
+        """Return `loader`, checked, with the allocator's lag set to what it needs. Call it before the first batch.
+
+        A plain loader without `overlap` needs none, and one that accelerate prepared a lag of 1.
+
+        Raises:
+            ValueError: A loader of another dataset, with workers, or whose batches are not the rounds of this mixture.
+            FeedbackLagError: The allocation has begun with a smaller lag.
+        """
+        lag = lag_for(loader, overlap=overlap)
+        inner: Any = getattr(loader, "base_dataloader", loader)
+        if (dataset := inner.dataset) is not self:
+            dealt = "; on several ranks give the mixture num_replicas= and rank=, and do not prepare its loader"
+            raise ValueError(
+                f"loader: its samples come from {type(dataset).__name__}, not from this mixture: make it as "
+                f"DataLoader(mixture, batch_size=...){dealt if getattr(dataset, 'dataset', None) is self else ''}"
+            )
+        if inner.num_workers:
+            raise ValueError(
+                f"loader: with num_workers={inner.num_workers} copies of the allocator would draw, which never see a "
+                "loss: use num_workers=0, and give workers to the sources"
+            )
+        if (size := inner.batch_size or 1) != (block := self.batch_size // self.num_replicas):
+            raise ValueError(
+                f"loader: its batches are {size} samples, and this mixture gives {block} a round (batch_size="
+                f"{self.batch_size}, num_replicas={self.num_replicas}): make both the same"
+            )
+        raise_lag(self.allocator, lag)
+        return loader
+
     def _rounds(self) -> Iterator[Any]:
-        self._inbox.settle()
+        self.allocator.rounds.settle()
+        self._again = self._in_flight()
         self.allocator.rewind()
-        self._parts = []
+        self._rest = iter(())
         self._pass += 1
         this_pass = self._pass
         rounds = None if self.num_samples is None else self.num_samples // self.batch_size
         if rounds and self.allocator.round - self._epoch_start >= rounds:
             self._epoch_start = self.allocator.round
         self._ranks.note(self.allocator.round, self.allocator.digest)
-        block = self.batch_size // self.num_replicas
         while True:
             if self._pass != this_pass:
                 raise RuntimeError("a newer iterator of this mixture, or a loaded state, took the place of this one")
-            self._inbox.make_room()
-            if (
-                rounds is not None
-                and self.allocator.round + len(self.allocator.open_rounds) >= self._epoch_start + rounds
-            ):
+            if rounds and self.allocator.round + len(self.allocator.rounds) >= self._epoch_start + rounds:
                 return
             draw = self.allocator.draw(self.batch_size)
-            mine = draw.regions[self.rank * block : (self.rank + 1) * block].tolist()
-            yield from self._samples(draw.round, mine)
+            self._rest = iter(self._samples(draw))
+            yield from self._rest
 
-    def _samples(self, round_: int, regions: list[int]) -> list[Any]:
+    def _in_flight(self) -> deque[_Batch]:
+        """Return the batches that were taken from their sources and not closed, oldest first."""
+        open_ = [opened.context for opened in self.allocator.rounds if isinstance(opened.context, _Batch)]
+        closed = self.allocator.round
+        return deque(batch for batch in (*open_, *self._again) if batch.round >= closed)
+
+    def _samples(self, draw: Draw) -> list[Any]:
         """Return the samples of a round, which are taken from their sources once, however often it is drawn."""
-        self._taken = {key: value for key, value in self._taken.items() if key >= self.allocator.round}
-        if round_ not in self._taken:
-            before = [source.state() for source in self._sources]
-            try:
-                samples = [_labelled(region, self._sources[region].take()) for region in regions]
-            except BaseException:  # what was taken of the others cannot be put back: going on would skip it in silence
-                for source in self._sources:
-                    source.lost = True
-                raise
-            self._taken[round_] = before, samples
-        return self._taken[round_][1]
+        opened = self.allocator.rounds.newest
+        assert opened is not None
+        if self._again and self._again[0].round == draw.round:
+            batch = self._again.popleft()
+            batch.parts = []
+        else:
+            self._check_taken(draw.round)
+            block = self.batch_size // self.num_replicas
+            batch = self._take(draw.round, draw.regions[self.rank * block : (self.rank + 1) * block].tolist())
+            self._taken_until = draw.round + 1
+        opened.context = batch
+        return batch.samples
+
+    def _check_taken(self, round_: int) -> None:
+        """Raise RuntimeError if the samples of that round, which are not in flight, were taken before."""
+        if round_ < self._taken_until:
+            raise RuntimeError(
+                f"the samples of round {round_} were taken, and are gone: the allocator was put back without the "
+                "mixture; load a state of the mixture to go on"
+            )
+
+    def _take(self, round_: int, regions: list[int]) -> _Batch:
+        """Take samples of these regions from their sources."""
+        before = [source.state() for source in self._sources]
+        try:
+            samples = [_labelled(region, self._sources[region].take()) for region in regions]
+        except BaseException:  # what was taken of the others cannot be put back: going on would skip it in silence
+            for source in self._sources:
+                source.lost = True
+            raise
+        return _Batch(round=round_, before=before, samples=samples)
 
     # -- feedback --------------------------------------------------------------------------------------
 
@@ -171,28 +232,32 @@ class RegionMixture(IterableDataset[Any]):
                 distributed run.
 
         Raises:
-            ValueError: Another shape, dtype or length, a region out of range, or more samples than were yielded.
+            ValueError: Another shape, dtype or length, a region out of range, or samples that were not drawn. Nothing
+                is changed.
             RuntimeError: No batch is open.
         """
-        draw = self._inbox.reporting("observe")
-        if on_device(regions, losses):
-            rows: Any = pack(regions, losses, name="regions")
-        else:
-            given = self._regions_given(regions)
-            values = float_vector("losses", to_array(losses), length=len(given))
-            rows = torch.as_tensor(np.stack([given, np.ascontiguousarray(values).view(np.int64)], axis=1))
-        parts = self._parts if self._parts_round == draw.round else []
-        most, reported = self._room(), sum(map(len, parts)) + len(rows)
+        opened = self._reporting("observe")
+        part = part_of(
+            "regions",
+            regions,
+            losses,
+            high=len(self.names),
+            hint=_WHERE,
+            packed=self._ranks.size > 1,
+            keep=not step,
+        )
+        batch = _batch_of(opened)
+        parts = [*batch.parts, part]
+        most, reported = self._room(), sum(part.n for part in parts)
         if reported > most:
-            raise ValueError(f"regions: {reported} samples reported in a batch of {most} on this rank")
-        self._parts, self._parts_round = [*parts, rows], draw.round
-        if not step:
-            return
-        try:
-            self.step()
-        except BaseException:
-            self._parts = parts  # these rows can be reported again
-            raise
+            raise ValueError(f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}")
+        known = [part.ids for part in parts if part.ids is not None]
+        if known:
+            self._check_drawn(np.concatenate(known), opened.draw)
+        if step:
+            self._send(opened, batch, parts)
+        else:
+            batch.parts = parts
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -200,57 +265,99 @@ class RegionMixture(IterableDataset[Any]):
         Collective in a distributed run.
 
         Raises:
+            ValueError: Samples of the batch were not asked for yet: the loader's batches are smaller than the rounds.
             RuntimeError: No batch is open.
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
-        draw = self._inbox.reporting("step")
-        parts = self._parts if self._parts_round == draw.round else []
-        device = next((part.device for part in parts if part.device.type != "cpu"), torch.device("cpu"))
-        rows = torch.cat([torch.empty((0, 2), dtype=torch.int64, device=device), *(part.to(device) for part in parts)])
-        if self._ranks.size > 1:
-            arrived = self._ranks.gather(rows, room=self._room(), round_=draw.round, lag=self.allocator.lag)
-            self._inbox.put(lambda: self._close(np.concatenate(arrived())), wait=True)
-        else:
-            transfer = Transfer(rows)
-            self._inbox.put(lambda: self._close(transfer.arrays()[0]), wait=device.type != "cpu")
-        self._parts, self._parts_round = [], -1
+        opened = self._reporting("step")
+        batch = _batch_of(opened)
+        self._send(opened, batch, batch.parts)
 
-    def _regions_given(self, regions: Any) -> IntArray:
-        """Return regions of samples as int64 [m]; ValueError for anything else."""
-        try:
-            return int_vector("regions", to_array(regions), high=len(self.names))
-        except ValueError as error:
-            raise ValueError(f"{error}; pass on what came with the batch: its entry 'region', or its first") from None
+    def _reporting(self, what: str) -> OpenRound:
+        """Return the round that the next report is about."""
+        if self.num_replicas > 1 and self.num_replicas != (ranks := self._ranks.size):
+            raise ValueError(
+                f"mixture: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: give it group=, "
+                "the process group of the ranks with different data, after torch.distributed.init_process_group()"
+            )
+        return self.allocator.rounds.reporting(what)
+
+    def _send(self, opened: OpenRound, batch: Batch, parts: list[Part]) -> None:
+        """Report a batch: at once on one process with losses on the host, otherwise once its rows have arrived."""
+        rounds = self.allocator.rounds
+        if (left := length_hint(self._rest)) and rounds.n_reported == len(rounds) - 1:
+            n = self.batch_size // self.num_replicas
+            raise ValueError(
+                f"batch: {n - left} of the {n} samples of round {opened.draw.round} were asked for, and it is to be "
+                f"closed: the loader's batch_size must be that of the mixture's rounds, {n} samples on this rank; for "
+                f"parts of a batch pass step=False to all observe() but the last{_READY}"
+            )
+        waits = True
+        if self._ranks.size > 1:
+            lag = self.allocator.lag
+            arrived = self._ranks.gather(wire(parts), room=self._room(), round_=opened.draw.round, lag=lag)
+
+            def close() -> None:
+                self._close(opened, *unpack(np.concatenate(arrived()))[:2])
+
+        else:
+            waits = any(part.waits for part in parts)
+
+            def close() -> None:
+                self._close(opened, *read(parts)[:2])
+
+        rounds.report(close, wait=waits)
+        batch.parts = []
 
     def _room(self) -> int:
         return -(-self.batch_size // self._ranks.size)
 
-    def _close(self, rows: IntArray) -> None:
-        take_in(self.allocator, *unpack(rows))
+    def _check_drawn(self, regions: IntArray, draw: Draw) -> None:
+        """Raise ValueError unless regions were drawn as often as they are reported."""
+        n_regions = len(self.names)
+        more = np.bincount(regions, minlength=n_regions) - np.bincount(draw.regions, minlength=n_regions)
+        if (more > 0).any():
+            region = int(more.argmax())
+            raise ValueError(
+                f"regions: {more[more > 0].sum()} of {len(regions)} samples are not of the oldest open batch (round "
+                f"{draw.round}): {more[region]} more of region {region} than were drawn. Call observe() once for every "
+                f"batch, in order; {_WHERE}{_READY}"
+            )
+
+    def _close(self, opened: OpenRound, regions: IntArray, losses: FloatArray) -> None:
+        """Credit the samples of all ranks and close the round."""
+        self._check_drawn(regions, opened.draw)
+        self.allocator.close_round(regions, losses)
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
     def weights(self, regions: Any) -> Tensor:
-        """Return the importance weight of each sample of the batch being reported, float32 [m], where `regions` are.
+        """Return the importance weight q / p of each sample of the batch being reported.
+
+        Args:
+            regions: As the mixture gave them, integers [m].
+
+        Returns:
+            float32 [m], on the device of `regions`.
 
         Raises:
             ValueError: A region that was not drawn in that batch, or another shape or dtype.
             RuntimeError: No batch is open.
         """
-        draw = self._inbox.reporting("weights")
-        given = self._regions_given(regions)
+        draw = self.allocator.rounds.reporting("weights").draw
+        given = int_vector("regions", to_array(regions), high=len(self.names), hint=_WHERE)
         by_region = np.full(len(self.names), np.nan)
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():
-            strange = given[np.isnan(by_region[given])]
+            missing = given[np.isnan(by_region[given])]
             raise ValueError(
-                f"regions: expected regions of the batch of round {draw.round}, got {strange[0]}{WEIGHTS_BEFORE}"
+                f"regions: expected regions of the batch of round {draw.round}, got {missing[0]}{WEIGHTS_BEFORE}"
             )
         weights = torch.as_tensor(by_region[given].astype(np.float32))
         return weights.to(regions.device) if isinstance(regions, Tensor) else weights
 
     def synchronize(self) -> None:
         """Wait for all feedback that is on its way, so that the allocator has taken in every closed batch."""
-        self._inbox.settle()
+        self.allocator.rounds.settle()
 
     # -- saving ----------------------------------------------------------------------------------------
 
@@ -259,13 +366,15 @@ class RegionMixture(IterableDataset[Any]):
 
         Not collective. What sources with a state of their own return is part of it as it comes.
         """
-        self._inbox.settle()
-        taken = self._taken.get(self.allocator.round)
+        self.allocator.rounds.settle()
+        in_flight = self._in_flight()
+        if not in_flight or in_flight[0].round > self.allocator.round:
+            self._check_taken(self.allocator.round)
         return {
             "names": list(self.names),
             "batch_size": self.batch_size,
             "epoch_start": self._epoch_start,
-            "sources": [source.state() for source in self._sources] if taken is None else taken[0],
+            "sources": in_flight[0].before if in_flight else [source.state() for source in self._sources],
             "allocator": self.allocator.state_dict(),
         }
 
@@ -277,18 +386,18 @@ class RegionMixture(IterableDataset[Any]):
                 it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
                 changed.
         """
-        for key, mine in (("names", list(self.names)), ("batch_size", self.batch_size)):
-            if (its := take(state, key, type(mine))) != mine:
-                raise StateError(f"state of another mixture: {key}={its!r} there, {mine!r} here")
-        places = cast("list[Any]", take(state, "sources", list))
-        if len(places) != len(self._sources):
-            raise StateError(f"state: expected {len(self._sources)} entries in 'sources', got {len(places)}")
-        for source, place in zip(self._sources, places, strict=True):
+        for key, ours in (("names", list(self.names)), ("batch_size", self.batch_size)):
+            if (theirs := take(state, key, type(ours))) != ours:
+                raise StateError(f"state of another mixture: {key}={shown(theirs)} there, {shown(ours)} here")
+        where = cast("list[Any]", take(state, "sources", list))
+        if len(where) != len(self._sources):
+            raise StateError(f"state: expected {len(self._sources)} entries in 'sources', got {len(where)}")
+        for source, place in zip(self._sources, where, strict=True):
             source.check(place)
         epoch_start, allocation = take(state, "epoch_start", int), take(state, "allocator", dict)
         moved: list[Callable[[], None]] = []
         try:
-            for source, place in zip(self._sources, places, strict=True):
+            for source, place in zip(self._sources, where, strict=True):
                 moved.append(source.go_to(place))
             self.allocator.load_state_dict(allocation)
         except BaseException:
@@ -296,11 +405,34 @@ class RegionMixture(IterableDataset[Any]):
                 go_back()
             raise
         self._epoch_start = epoch_start
-        self._inbox.waiting.clear()
-        self._taken.clear()
-        self._parts = []
+        self._again.clear()
+        self._taken_until = self.allocator.round
+        self._rest = iter(())
         self._pass += 1
         self._ranks.forget()
+        inexact = [source.name for source in self._sources if source.forgets]
+        if inexact and self.allocator.round:
+            self.allocator.warn_once(
+                "shuffle buffer",
+                f"sources: {shown(inexact)} shuffle in a buffer that is not in their state: of each, as many samples "
+                "as the buffer has are lost or come again. To resume exactly, shuffle the shards and not the samples",
+            )
+
+
+@dataclass(eq=False)
+class _Batch(Batch):
+    """An open round as the mixture sees it: its samples, and where the sources were before they were taken."""
+
+    round: int = -1
+    before: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    samples: list[Any] = field(default_factory=list[Any])
+
+
+def _batch_of(opened: OpenRound) -> Batch:
+    """Return what is remembered of an open round, which somebody else may have drawn."""
+    if opened.context is None:
+        opened.context = Batch()
+    return opened.context
 
 
 def _labelled(region: int, sample: Any) -> Any:
@@ -308,3 +440,7 @@ def _labelled(region: int, sample: Any) -> Any:
     if not isinstance(sample, Mapping):
         return region, sample
     return {**cast("Mapping[str, Any]", sample), "region": region}
+
+
+_WHERE = "pass on what came with the batch: its entry 'region', or its first"
+_READY = "; if a sample is itself a batch, report the mean of its losses: observe([region], [losses.mean()])"

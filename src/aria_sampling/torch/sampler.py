@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from aria_sampling._errors import FeedbackLagError, StateError
-from aria_sampling._state import take
-from aria_sampling._typing import IntArray
-from aria_sampling._validation import float_vector, int_vector, integer
-from aria_sampling.allocator import Allocator, Draw, take_in
-from aria_sampling.torch._inbox import WEIGHTS_BEFORE, Inbox
-from aria_sampling.torch._ranks import Ranks
-from aria_sampling.torch._rows import match_rows, pack, unpack
+from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
+from aria_sampling._check import instance, int_vector, integer
+from aria_sampling.allocator import Allocator
+from aria_sampling.errors import FeedbackLagError, StateError
+from aria_sampling.rounds import Draw, OpenRound
+from aria_sampling.torch._collective import Ranks
+from aria_sampling.torch._feedback import (
+    WEIGHTS_BEFORE,
+    Batch,
+    Part,
+    in_order,
+    part_of,
+    read,
+    to_array,
+    unpack,
+    wire,
+)
+from aria_sampling.torch._match import GROUP, match
 from aria_sampling.torch._stream import Stream
-from aria_sampling.torch._transfer import Transfer, on_device, to_array
-from aria_sampling.torch.lag import asking, check_loader, explained
+from aria_sampling.torch.lag import check_loader, lag_for, raise_lag
 
 __all__ = ["AriaSampler"]
+
+Loader = TypeVar("Loader")
 
 
 class AriaSampler(Sampler[int]):
     """Yields dataset indices for a `DataLoader`, batch by batch from an allocator.
 
+    >>> import torch, aria_sampling as aria
+    >>> from aria_sampling.torch import WithIndex
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> dataset = WithIndex(TensorDataset(torch.randn(100, 3)))
+    >>> allocator = aria.Allocator(aria.Partition.from_labels([0] * 80 + [1] * 20), seed=0)
+    >>> sampler = AriaSampler(allocator, batch_size=10, num_samples=100)
+    >>> loader = sampler.attach(DataLoader(dataset, batch_size=10, sampler=sampler))
+    >>> for index, (x,) in loader:
+    ...     sampler.observe(index, x.square().mean(dim=1))
+    >>> allocator.round
+    10
+
     Args:
-        allocator: Its partition has one region for every index of the dataset. Its lag must cover the
-            batches that the loader draws ahead: `aria_sampling.torch.lag_for` says how many, and
-            `aria_sampling.torch.dataloader` makes loader and sampler with it set.
+        allocator: Its partition has one region for every index of the dataset. `attach` sets its lag to what the
+            loader needs; `aria_sampling.torch.dataloader` makes loader and sampler with it set.
         batch_size: Rows of one round: of the loader's batch on one process, of the batches of all ranks
             together in a distributed run.
         num_samples: Indices an epoch yields over all ranks; the last batch may be smaller.
         drop_last: Leave that smaller batch out. Set it where the loader has ``drop_last=True``: a batch that
             the loader drops would be a round that nobody closes.
-        num_replicas: Number of ranks among which this sampler deals out the rows of each round; give it
-            together with `rank` in a plain distributed run. Leave it at 1 where the framework deals them
-            out itself (accelerate), and on a single process.
+        num_replicas: Number of ranks among which this sampler shards the rows of each round; give it
+            together with `rank` in a plain distributed run. Leave it at 1 where the framework shards them
+            itself (accelerate), and on a single process.
         rank: Number of this rank, which gets one contiguous block of every round.
-        group: The `torch.distributed` process group whose ranks share the allocation; default: all of them.
+        group: The `torch.distributed` process group of the ranks with different data, which share the allocation;
+            default: all ranks. Give it where several ranks hold the same rows (tensor or sequence parallel).
         check_every: The state of all ranks is compared at every so many rounds.
+        data_rows_per_batch: Rows over all ranks that train in the same step as a batch and come from the items that
+            `Coverage` counts; default: as many as the batch has. See `Allocator.draw`.
 
     Raises:
         ValueError: An argument of the wrong type or out of its range; a `batch_size` that the ranks cannot
@@ -52,12 +76,12 @@ class AriaSampler(Sampler[int]):
 
     Call `observe` once for every batch, in order. If a batch has no loss to report (a skipped step, a
     validation pass), call `step` in its place. A new `iter` goes on after the last observed batch: a loop
-    that was left in the middle of an epoch resumes with the rest of it.
+    that was left in the middle of an epoch resumes with the rest of it, unless `new_epoch` is called.
 
-    Where torch.distributed is initialised, `observe` and `step` are collective: every rank calls them for
-    every batch, with whatever rows it has, none included. Feedback is summed in the order of the global
+    Where torch.distributed is initialised, `observe` and `step` are collective: every rank of the group calls them
+    for every batch, with whatever rows it has, none included. Feedback is summed in the order of the global
     batch, so the number of ranks changes nothing. With a lag of one more than the loader needs
-    (``lag_for(loader, overlap=True)``) copies from an accelerator and exchanges between ranks go on beside the
+    (``attach(loader, overlap=True)``) copies from an accelerator and exchanges between ranks go on beside the
     next step; with lag 0 they are waited for.
     """
 
@@ -72,10 +96,9 @@ class AriaSampler(Sampler[int]):
         rank: int = 0,
         group: Any = None,
         check_every: int = 64,
+        data_rows_per_batch: int | None = None,
     ) -> None:
-        if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"allocator: expected an Allocator, got {allocator!r}")
-        self.allocator = allocator
+        self.allocator: Allocator = instance("allocator", allocator, Allocator)
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_samples = integer("num_samples", num_samples, low=1)
         if not isinstance(drop_last, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -83,16 +106,17 @@ class AriaSampler(Sampler[int]):
         self.drop_last = bool(drop_last)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
         self.rank = integer("rank", rank, low=0, high=self.num_replicas - 1)
+        self.data_rows_per_batch = (
+            None if data_rows_per_batch is None else integer("data_rows_per_batch", data_rows_per_batch, low=0)
+        )
         self._batches = self.num_samples // self.batch_size if drop_last else -(-self.num_samples // self.batch_size)
         self._check_sizes()
         self.epoch = 0
         self._epoch_start = allocator.round  # rounds closed before the current epoch
         self._ranks = Ranks(group, check_every)
-        self._inbox = Inbox(allocator)
-        self._parts: list[Any] = []  # rows reported of the round that is being reported
-        self._parts_round = -1
         self._stream: Stream | None = None
-        self._snapshots: deque[dict[str, Any]] = deque()  # handed to stateful loaders while their batch is in flight
+        self._keeps_snapshots = False  # a stateful loader has asked for some
+        self._closed: tuple[Draw, IntArray] | None = None  # the last round that was closed, and its rows left out
 
     def _check_sizes(self) -> None:
         """Raise ValueError unless every rank gets rows of every batch, and of all but the last equally many."""
@@ -112,26 +136,48 @@ class AriaSampler(Sampler[int]):
                 "rank without a batch would leave the others waiting; use drop_last=True or another num_samples"
             )
 
-    def deal(self, num_replicas: int, rank: int) -> None:
-        """Deal the rows of every round out among `num_replicas` ranks, of which this is `rank`.
+    def shard(self, num_replicas: int, rank: int) -> None:
+        """Shard the rows of every round over `num_replicas` ranks, of which this is `rank`.
 
         For hosts that know their ranks only after the sampler was made (Lightning).
 
         Raises:
             ValueError: As on construction; nothing is changed.
-            RuntimeError: A batch is open, and its rows were dealt out otherwise.
+            RuntimeError: A batch is open, and its rows were sharded otherwise.
         """
         before = self.num_replicas, self.rank
         num_replicas = integer("num_replicas", num_replicas, low=1)
         rank = integer("rank", rank, low=0, high=num_replicas - 1)
-        if (num_replicas, rank) != before and self.allocator.open_rounds:
-            raise RuntimeError("deal() with an open batch: call it before the loader is iterated")
+        if (num_replicas, rank) != before and len(self.allocator.rounds):
+            raise RuntimeError("shard() with an open batch: call it before the loader is iterated")
         self.num_replicas, self.rank = num_replicas, rank
         try:
             self._check_sizes()
         except ValueError:
             self.num_replicas, self.rank = before
             raise
+
+    def attach(self, loader: Loader, *, overlap: bool = False) -> Loader:
+        """Return `loader`, checked, with the allocator's lag set to what it needs.
+
+        Call it before the first batch: on the loader that draws from this sampler, or on what ``accelerator.prepare``
+        made of it. `aria_sampling.torch.dataloader` has done so. A larger lag stays.
+
+        Args:
+            loader: A `torch.utils.data.DataLoader`, torchdata's StatefulDataLoader, or one that accelerate prepared.
+            overlap: Let copies from the device and exchanges between ranks go on beside the next step: one more lag.
+
+        Raises:
+            ValueError: A loader whose batches are not the rounds of this sampler: another sampler in it, a dataset
+                of another length than the partition, another batch size, a batch sampler of its own, ``drop_last`` of
+                which this sampler does not know, ``in_order=False``, or ranks that would get the same rows. The
+                message says which line to change.
+            FeedbackLagError: The allocation has begun with a smaller lag.
+        """
+        lag = lag_for(loader, overlap=overlap)
+        check_loader(self, loader, ranks=self._ranks.size)
+        raise_lag(self.allocator, lag)
+        return loader
 
     # -- what a loader sees ----------------------------------------------------------------------------
 
@@ -148,6 +194,12 @@ class AriaSampler(Sampler[int]):
         """Record the epoch. The stream varies by round already, so nothing else depends on it."""
         self.epoch = integer("epoch", epoch, low=0)
 
+    def new_epoch(self) -> None:
+        """Leave out what is left of the epoch: the next `iter` begins a new one. Batches in flight are forgotten."""
+        self.allocator.rounds.settle()
+        self._forget_open()
+        self._epoch_start = self.allocator.round
+
     def _size(self, batch: int) -> int:
         """Return the rows of that batch of an epoch, over all ranks."""
         return min(self.batch_size, self.num_samples - batch * self.batch_size)
@@ -158,15 +210,15 @@ class AriaSampler(Sampler[int]):
 
     def _begin(self, stream: Stream) -> None:
         """Let `stream` yield from the last closed round on; it takes the place of any earlier one."""
-        check_loader(*asking())
-        self._inbox.settle()
+        self.allocator.rounds.settle()
         closed = self.allocator.round
         if self._stream is not None and self._stream.ended and closed == self._stream.closed:
-            warnings.warn(
+            self.allocator.warn_once(
+                "epoch not observed",
                 f"an epoch of {self._batches} batches was drawn to its end and none of them was observed, so it is "
-                "drawn again: call observe() or step() once for every batch; if the loader has drop_last=True, say so "
-                "to the sampler, too",
-                stacklevel=4,
+                "drawn again: call observe() or step() once for every batch; if the loader has drop_last=True, give it "
+                "to the sampler, too (sampler.attach(loader) checks that)",
+                stacklevel=5,
             )
         self._forget_open()
         if not 0 <= closed - self._epoch_start < self._batches:
@@ -183,23 +235,42 @@ class AriaSampler(Sampler[int]):
         if stream.batch >= self._batches:
             stream.ended = True
             raise StopIteration
-        self._inbox.make_room()
         size = self._size(stream.batch)
         try:
-            draw = self.allocator.draw(size)
-        except FeedbackLagError as error:
-            raise explained(error, self.allocator.lag, self.batch_size // self.num_replicas) from None
+            draw = self.allocator.draw(size, data_rows=self.data_rows_per_batch)
+        except FeedbackLagError:
+            draw = None  # what is raised below keeps no frame of the loader alive
+        if draw is None:
+            raise FeedbackLagError(self._too_far_ahead())
         stream.batch += 1
         return draw.items[self._block(size)].tolist()
+
+    def _too_far_ahead(self) -> str:
+        """Return what to say when more rows are asked for than the lag allows."""
+        first, n_open = self.allocator.round, len(self.allocator.rounds)
+        rows = self.batch_size // self.num_replicas
+        still = f"round {first} is" if n_open == 1 else f"rounds {first} to {first + n_open - 1} are"
+        wrapped = (
+            ". If a framework wrapped the sampler (Lightning's Fabric, Ray), turn that off: "
+            "use_distributed_sampler=False, add_dist_sampler=False"
+        )
+        return (
+            f"draw of round {first + n_open}: {still} still open, and lag={self.allocator.lag}. If the loader draws "
+            "ahead (workers, prefetch), call sampler.attach(loader) before its first batch, or make the Allocator "
+            f"with lag={n_open} or more (num_workers * prefetch_factor; one more under accelerate). If not: every "
+            f"batch must be followed by observe() or step(), the loader's batch_size must be the {rows} rows that a "
+            "round has on this rank, and nothing may regroup or skip the sampler's rows (a batch sampler of buckets, "
+            f"skip_first_batches){wrapped if self._ranks.size > 1 else ''}"
+        )
 
     # -- what a trainer calls --------------------------------------------------------------------------
 
     @property
     def reported(self) -> int:
         """Number of batches that `observe` or `step` was called for, whether or not they are taken in yet."""
-        return self.allocator.round + len(self._inbox.waiting)
+        return self.allocator.round + self.allocator.rounds.n_reported
 
-    def observe(self, indices: Any, losses: Any, *, step: bool = True) -> None:
+    def observe(self, indices: Any, losses: Any, *, step: bool = True, credit: Any = None, regions: Any = None) -> None:
         """Credit the losses of a batch to the regions of its rows, and close its round.
 
         Args:
@@ -209,41 +280,44 @@ class AriaSampler(Sampler[int]):
                 is detached here, and copied: it may be changed afterwards.
             step: Close the round; pass False for all but the last part of a batch. Collective in a
                 distributed run, as `step` is.
+            credit: Which rows to credit, bool [m]; default: all. A row with False counts as drawn and not as a
+                dropped loss: its loss was of something else (a null caption, say).
+            regions: Region of each row as its sample carries it, integers [m]; compared with the partition, so that a
+                dataset that was sorted or shuffled after the partition was made is found. Default: nothing is compared.
 
         Raises:
             ValueError: Another shape, dtype or length, rows that are not of the batch being reported
-                (something between sampler and loop reorders, or rounds were not closed), or a row reported
-                twice. Nothing is changed. For tensors on an accelerator what depends on the values is found
-                when they are read.
+                (something between sampler and loop regroups or reorders them, or rounds were not closed), or a row
+                reported twice, on one rank or on two. Nothing is changed. For tensors on an accelerator what depends
+                on the values is found when they are read.
             RuntimeError: No batch is open.
         """
-        if on_device(indices, losses):
-            rows: Any = pack(indices, losses)
+        opened = self._reporting("observe")
+        ranks = self._ranks.size
+        if regions is not None:
+            self._check_regions(indices, regions)
+        if step and credit is None and ranks == 1 and not _parts_of(opened):
+            values = in_order(indices, losses, opened.draw.items)
+            if values is not None:
+                self._check_asked_for(opened)
+                self._report(opened, lambda: self._close(opened, None, opened.draw.regions, values), waits=False)
+                return
+        part = part_of(
+            "indices",
+            indices,
+            losses,
+            credit,
+            high=self.allocator.partition.n_items,
+            hint=_ONE_REGION_EACH,
+            packed=ranks > 1,
+            keep=not step,
+        )
+        parts = [*_parts_of(opened), part]
+        place = self._check(opened, parts)
+        if step:
+            self._send(opened, parts, place)
         else:
-            items = self._rows_given(indices)
-            values = float_vector("losses", to_array(losses), length=len(items))
-            rows = np.stack([items, np.ascontiguousarray(values).view(np.int64)], axis=1)
-        draw = self._inbox.reporting("observe")
-        parts = self._parts if self._parts_round == draw.round else []
-        on_host: list[IntArray] = [part[:, 0] for part in [*parts, rows] if not isinstance(part, Tensor)]
-        if on_host:
-            match_rows(np.concatenate(on_host), draw)
-        elif not on_device(indices):  # the rows at least can be checked before the losses are read
-            match_rows(self._rows_given(indices), draw)
-        reported, room = sum(map(len, parts)) + len(rows), self._room(draw)
-        if reported > room:
-            raise ValueError(
-                f"indices: {reported} rows reported in a batch of {room} on this rank; in a distributed run batch_size "
-                f"counts all ranks together (batch_size={self.batch_size}, {self._ranks.size} ranks)"
-            )
-        self._parts, self._parts_round = [*parts, rows], draw.round
-        if not step:
-            return
-        try:
-            self.step()
-        except BaseException:
-            self._parts = parts  # these rows can be reported again
-            raise
+            _batch_of(opened).parts = parts
 
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
@@ -251,27 +325,15 @@ class AriaSampler(Sampler[int]):
         Collective in a distributed run: every rank closes every batch.
 
         Raises:
+            ValueError: Rows of the batch were not asked for yet: the loader's batches are smaller than the rounds.
             RuntimeError: No batch is open.
             RankError: Another rank is at another round, or had another state. With a lag it may be raised later.
         """
-        draw = self._inbox.reporting("step")
-        rows = _joined(self._parts if self._parts_round == draw.round else [])
-        if self._ranks.size > 1:
-            wait = self._ranks.gather(
-                torch.as_tensor(rows), room=self._room(draw), round_=draw.round, lag=self.allocator.lag
-            )
-            self._inbox.put(lambda: self._close(draw, np.concatenate(wait())), wait=True)
-        elif isinstance(rows, Tensor):
-            transfer = Transfer(rows)
-            self._inbox.put(lambda: self._close(draw, transfer.arrays()[0]), wait=True)
-        else:
-            self._inbox.put(lambda: self._close(draw, rows), wait=False)
-        self._parts, self._parts_round = [], -1
-        if self._snapshots:  # a stateful loader may hand out the snapshot of this batch now
-            self._inbox.settle()
+        opened = self._reporting("step")
+        self._send(opened, _parts_of(opened), None)
 
     def weights(self, indices: Any) -> Tensor:
-        """Return the importance weight of each row of the batch being reported: ``(q / p) ** correction``.
+        """Return the importance weight q / p of each row of the batch being reported.
 
         Of the draw that the rows came from, whatever the allocation is by now; see `Draw.weights`.
 
@@ -286,10 +348,9 @@ class AriaSampler(Sampler[int]):
             ValueError: Rows that are not of that batch (`observe` closed theirs before?), or another shape or dtype.
             RuntimeError: No batch is open.
         """
-        draw = self._inbox.reporting("weights")
-        items = self._rows_given(indices)
+        draw = self.allocator.rounds.reporting("weights").draw
         try:
-            rows = match_rows(items, draw)
+            rows = self._match(self._rows_given(indices), draw)
         except ValueError as error:
             raise ValueError(f"{error}{WEIGHTS_BEFORE}") from None
         weights = torch.as_tensor(draw.weights[rows].astype(np.float32))
@@ -297,42 +358,156 @@ class AriaSampler(Sampler[int]):
 
     def synchronize(self) -> None:
         """Wait for all feedback that is on its way, so that the allocator has taken in every closed batch."""
-        self._inbox.settle()
+        self.allocator.rounds.settle()
+
+    # -- the way of a report ---------------------------------------------------------------------------
+
+    def _reporting(self, what: str) -> OpenRound:
+        """Return the round that the next report is about.
+
+        Raises:
+            ValueError: The rows are sharded over another number of ranks than report them.
+            RuntimeError: No batch is open.
+        """
+        if self.num_replicas > 1 and self.num_replicas != (ranks := self._ranks.size):
+            raise ValueError(
+                f"sampler: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: "
+                + (GROUP if ranks > 1 else "call torch.distributed.init_process_group() first")
+            )
+        return self.allocator.rounds.reporting(what)
 
     def _rows_given(self, indices: Any) -> IntArray:
         """Return dataset indices as int64 [m]; ValueError for anything else."""
         return int_vector("indices", to_array(indices), high=self.allocator.partition.n_items, hint=_ONE_REGION_EACH)
 
+    def _check_regions(self, indices: Any, regions: Any) -> None:
+        """Raise ValueError unless the partition has the rows in those regions."""
+        items = self._rows_given(indices)
+        given = int_vector("regions", to_array(regions), length=len(items), high=self.allocator.partition.n_regions)
+        ours = self.allocator.partition.regions_of(items)
+        if (wrong := (given != ours).nonzero()[0]).size:
+            row = wrong[0]
+            raise ValueError(
+                f"regions: {len(wrong)} of {len(items)} rows are of another region than in the partition, the first is "
+                f"item {items[row]}: region {given[row]} in its sample, {ours[row]} there. The dataset was sorted, "
+                "shuffled or filtered after the partition was made: make the partition from the labels of this very "
+                "dataset"
+            )
+
+    def _check_asked_for(self, opened: OpenRound) -> None:
+        """Raise ValueError if the loader did not ask for all rows of the round that is to be closed."""
+        left = 0 if self._stream is None else self._stream.left
+        rounds = self.allocator.rounds
+        if left and rounds.n_reported == len(rounds) - 1:
+            size = self._block(len(opened.draw.items))
+            n = size.stop - size.start
+            raise ValueError(
+                f"batch: {n - left} of the {n} rows of round {opened.draw.round} were asked for, and it is to be "
+                f"closed: the loader's batches must be the sampler's rounds, {n} rows on this rank "
+                "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the "
+                "last"
+            )
+
+    def _check(self, opened: OpenRound, parts: list[Part]) -> IntArray | None:
+        """Return which row of the draw each reported one is, as far as the host knows; None: not of all.
+
+        Raises:
+            ValueError: Rows that are not of the draw, more often than they were drawn, or more than a rank can have.
+        """
+        draw, known = opened.draw, [part.ids for part in parts if part.ids is not None]
+        place = self._match(np.concatenate(known), draw) if known else None
+        reported, room = sum(part.n for part in parts), self._room(draw)
+        if reported > room:
+            raise ValueError(
+                f"indices: {reported} rows reported in a batch of {room} on this rank; in a distributed run batch_size "
+                f"counts all ranks with different data together (batch_size={self.batch_size}, {self._ranks.size} "
+                f"ranks); {GROUP}"
+            )
+        return place if len(known) == len(parts) else None
+
     def _room(self, draw: Draw) -> int:
         """Return the most rows of a round that one rank can have."""
         return min(len(draw.items), -(-self.batch_size // self._ranks.size))
 
-    def _close(self, draw: Draw, rows: IntArray) -> None:
+    def _send(self, opened: OpenRound, parts: list[Part], place: IntArray | None) -> None:
+        """Report a batch: at once on one process with losses on the host, otherwise once its rows have arrived."""
+        self._check_asked_for(opened)
+        draw, waits = opened.draw, True
+        if self._ranks.size > 1:
+            room, lag = self._room(draw), self.allocator.lag
+            arrived = self._ranks.gather(wire(parts), room=room, round_=draw.round, lag=lag)
+
+            def close() -> None:
+                self._credit(opened, *unpack(np.concatenate(arrived())))
+
+        else:
+            waits = any(part.waits for part in parts)
+
+            def close() -> None:
+                self._credit(opened, *read(parts), place=place)
+
+        self._report(opened, close, waits=waits)
+
+    def _report(self, opened: OpenRound, close: Callable[[], None], *, waits: bool) -> None:
+        self.allocator.rounds.report(close, wait=waits)
+        batch: _Batch | None = opened.context
+        if batch is None:
+            return
+        batch.parts = []
+        if batch.snapshots:  # a stateful loader may hand out the snapshot of this batch now
+            self.allocator.rounds.settle()
+
+    def _credit(
+        self,
+        opened: OpenRound,
+        items: IntArray,
+        losses: FloatArray,
+        credit: BoolArray | None,
+        place: IntArray | None = None,
+    ) -> None:
         """Credit the rows of all ranks, in the order of the global batch, and close the round."""
-        if self.allocator.round != draw.round:
-            raise RuntimeError(f"round {draw.round} was closed on the allocator before the sampler could")
-        items, losses = unpack(rows)
-        place = match_rows(items, draw)
-        order = np.argsort(place)
-        take_in(self.allocator, draw.regions[place[order]], losses[order])
+        draw = opened.draw
+        place = self._match(items, draw) if place is None else place
+        order = place.argsort()
+        if credit is not None:
+            order = order[credit[order]]
+        self._close(opened, place, draw.regions[place[order]], losses[order])
+
+    def _close(self, opened: OpenRound, place: IntArray | None, regions: IntArray, losses: FloatArray) -> None:
+        """Close the round with these losses; `place`: the rows of the draw that were reported, None: all."""
+        self.allocator.close_round(regions, losses)
+        self._closed = opened.draw, opened.draw.items[:0] if place is None else np.delete(opened.draw.items, place)
         self._ranks.note(self.allocator.round, self.allocator.digest)
-        self._complete_snapshots()
+        if self._keeps_snapshots:
+            self._complete_snapshots(opened)
+
+    def _match(self, items: IntArray, draw: Draw) -> IntArray:
+        """Return which row of `draw` each of `items` is; ValueError, which names the cause, unless each is one."""
+        later = [opened.draw for opened in self.allocator.rounds if opened.draw.round > draw.round]
+        return match(items, [draw, *later], self._block, self._closed)
 
     # -- saving ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as of the last observed batch, the allocator's included. Not collective."""
-        self._inbox.settle()
+        self.allocator.rounds.settle()
         return self._state()
 
     def _state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
             "epoch_start": self._epoch_start,
+            **self._settings(),
+            "allocator": self.allocator.state_dict(),
+        }
+
+    def _settings(self) -> dict[str, int]:
+        """Return what must be equal for a state to fit."""
+        return {
             "batch_size": self.batch_size,
             "num_samples": self.num_samples,
             "drop_last": int(self.drop_last),
-            "allocator": self.allocator.state_dict(),
+            "data_rows_per_batch": -1 if self.data_rows_per_batch is None else self.data_rows_per_batch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -341,9 +516,12 @@ class AriaSampler(Sampler[int]):
         Raises:
             StateError: (a ValueError) the state is damaged or of another configuration; nothing is changed.
         """
-        for key in ("batch_size", "num_samples", "drop_last"):
-            if (its := take(state, key, int)) != getattr(self, key):
-                raise StateError(f"state of another sampler: {key}={its} there, {getattr(self, key)} here")
+        for key, ours in self._settings().items():
+            if (theirs := take(state, key, int)) != ours:
+                raise StateError(
+                    f"state of another sampler: {key}={theirs} there, {ours} here; to go on from what was learnt, with "
+                    "new epochs, load the allocator's part alone: sampler.allocator.load_state_dict(state['allocator'])"
+                )
         epoch, epoch_start = take(state, "epoch", int), take(state, "epoch_start", int)
         self.allocator.load_state_dict(take(state, "allocator", dict))
         self.epoch, self._epoch_start = epoch, epoch_start
@@ -353,9 +531,7 @@ class AriaSampler(Sampler[int]):
     def _forget_open(self) -> None:
         """Forget all batches in flight: they are drawn again."""
         self.allocator.rewind()
-        self._inbox.waiting.clear()
-        self._parts, self._parts_round, self._stream = [], -1, None
-        self._snapshots.clear()
+        self._stream = self._closed = None
 
     def _snapshot(self, stream: Stream) -> dict[str, Any]:
         """Return what a stateful loader keeps with the batch just drawn.
@@ -363,30 +539,48 @@ class AriaSampler(Sampler[int]):
         It takes its snapshot when it queues a batch, and hands it out after the batch was trained on. So the
         dictionary is completed as the rounds up to that batch close, and not changed any more afterwards.
         """
+        self._keeps_snapshots = True
         rounds = self._epoch_start + stream.batch if stream.batch >= 0 else self.allocator.round
         snapshot = {"rounds": rounds, "sampler": self._state()}
-        if rounds > self.allocator.round:
-            self._snapshots.append(snapshot)
+        for opened in self.allocator.rounds:
+            if opened.draw.round == rounds - 1:
+                _batch_of(opened).snapshots.append(snapshot)
         return snapshot
 
-    def _complete_snapshots(self) -> None:
-        if self._snapshots:
+    def _complete_snapshots(self, closed: OpenRound) -> None:
+        """Bring the snapshots of a round that closed, and of those still open, up to date."""
+        snapshots = [
+            snapshot
+            for opened in (closed, *self.allocator.rounds)
+            if isinstance(opened.context, _Batch)
+            for snapshot in opened.context.snapshots
+        ]
+        if snapshots:
             state = self._state()
-            for snapshot in self._snapshots:
+            for snapshot in snapshots:
                 snapshot["sampler"] = state
-            while self._snapshots and self._snapshots[0]["rounds"] <= self.allocator.round:
-                self._snapshots.popleft()
+
+
+@dataclass(eq=False)
+class _Batch(Batch):
+    """An open round as the sampler sees it."""
+
+    snapshots: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+def _batch_of(opened: OpenRound) -> _Batch:
+    """Return what is remembered of an open round."""
+    if opened.context is None:
+        opened.context = _Batch()
+    return opened.context
+
+
+def _parts_of(opened: OpenRound) -> list[Part]:
+    """Return what was reported of an open round so far."""
+    return [] if opened.context is None else opened.context.parts
 
 
 _ONE_REGION_EACH = (
     "the index of a sample is its number in the dataset: see WithIndex; and the partition is made for that dataset, "
     "Partition.from_labels(labels) with one label for each of its samples"
 )
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Return the rows of all parts, int64 [m, 2]: an array, or a tensor on the device that one of them is on."""
-    device = next((part.device for part in parts if isinstance(part, Tensor)), None)
-    if device is None:
-        return np.concatenate([np.empty((0, 2), np.int64), *parts])
-    return torch.cat([torch.as_tensor(part).to(device, non_blocking=True) for part in parts])

@@ -1,0 +1,157 @@
+"""The compiled kernel: makes room for the answers and calls `_core`, which is `kernel.hpp`.
+
+`reference.py` has the same functions in Python. Their meaning is documented there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aria_sampling._arrays import AnyArray, FloatArray, IntArray
+from aria_sampling._kernel import _core
+
+__all__ = [
+    "aggregate",
+    "bank_update",
+    "block_sums",
+    "borrowed",
+    "draw",
+    "ema_update",
+    "exp",
+    "link",
+    "log",
+    "positions",
+    "probabilities",
+    "replace",
+    "store",
+    "stream_key",
+    "sum_beliefs",
+    "uniforms",
+    "variation",
+    "water",
+    "weigh",
+    "weigh_all",
+]
+
+stream_key = _core.stream_key
+weigh_all = _core.weigh_all
+weigh = _core.weigh
+water = _core.water
+link = _core.link
+borrowed = _core.borrowed
+replace = _core.replace
+store = _core.store
+sum_beliefs = _core.sum_beliefs
+
+
+def uniforms(key: int, n: int) -> FloatArray:
+    out = np.empty(n)
+    _core.uniforms(key, out)
+    return out
+
+
+def exp(x: FloatArray) -> FloatArray:
+    out = np.empty(x.shape)
+    _core.exp(x, out)
+    return out
+
+
+def log(x: FloatArray) -> FloatArray:
+    out = np.empty(x.shape)
+    _core.log(x, out)
+    return out
+
+
+def positions(seed: int, regions: IntArray, nth: IntArray, sizes: IntArray) -> IntArray:
+    out = np.empty(len(regions), np.int64)
+    _core.positions(seed, regions, nth, sizes, out)
+    return out
+
+
+def block_sums(padded: FloatArray) -> FloatArray:
+    out = np.empty(len(padded) // 64)
+    _core.block_sums(padded, out)
+    return out
+
+
+def probabilities(
+    q: FloatArray,
+    q_sums: FloatArray,
+    score: FloatArray,
+    x: FloatArray,
+    warm: FloatArray,
+    frozen: FloatArray,
+    cold: float,
+    exploration: float,
+) -> FloatArray:
+    out = np.empty(len(score))
+    _core.probabilities(q, q_sums, score, x, warm, frozen, cold, exploration, out)
+    return out
+
+
+def draw(
+    seed: int,
+    round_: int,
+    n: int,
+    gap: int,
+    last_held: int,
+    offsets: IntArray,
+    q: FloatArray,
+    q_sums: FloatArray,
+    score: FloatArray,
+    x: FloatArray,
+    warm: FloatArray,
+    frozen: FloatArray,
+    cold: float,
+    exploration: float,
+    visits: IntArray,
+    last: IntArray,
+    next_: AnyArray,
+    prev: AnyArray,
+    clock: IntArray,
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray, int]:
+    ints, reals = np.empty((2, n), np.int64), np.empty((2, n))
+    forced = _core.draw(
+        seed, round_, gap, last_held, offsets, q, q_sums, score, x, warm, frozen, cold, exploration,
+        visits, last, next_, prev, clock, ints, reals,
+    )  # fmt: skip
+    return ints[0], ints[1], reals[0], reals[1], forced
+
+
+def aggregate(
+    regions: IntArray, losses: FloatArray, n_regions: int
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, int]:
+    visited, sums = np.empty(len(regions), np.int64), np.empty((3, len(regions)))
+    m, dropped = _core.aggregate(regions, losses, visited, sums)
+    return visited[:m], sums[0, :m], sums[1, :m], sums[2, :m], dropped
+
+
+def variation(cv2: FloatArray, count: FloatArray, mean: FloatArray, m2: FloatArray, before: FloatArray) -> FloatArray:
+    out = cv2.copy()
+    _core.variation(count, mean, m2, before, out)
+    return out
+
+
+def ema_update(
+    rows: FloatArray, count: FloatArray, mean: FloatArray, clock: float, rate: float, per_visit: bool
+) -> FloatArray:
+    out = rows.copy()
+    _core.ema_update(count, mean, clock, rate, per_visit, out)
+    return out
+
+
+def bank_update(
+    rows: FloatArray,
+    read: FloatArray,
+    count: FloatArray,
+    mean: FloatArray,
+    cv2: float,
+    clock: float,
+    decay: FloatArray,
+    tanh: FloatArray,
+    discount: float,
+    clip: float,
+) -> tuple[FloatArray, FloatArray]:
+    rows, read = rows.copy(), read.copy()
+    _core.bank_update(count, mean, cv2, clock, decay, tanh, discount, clip, rows, read)
+    return rows, read

@@ -1,0 +1,533 @@
+"""`RandomConditioning`: decides which rows of a batch switch, draws their conditions and credits what comes of it.
+
+It belongs in the main process, where the timesteps are known: a switch inside a dataset's workers can be neither
+steered nor credited. Arrays and tensors take the same way through this file; what differs between them is in the
+backends. What is open is kept by `Allocator.rounds`; of a batch, its round carries what has to be remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from aria_sampling import _kernel
+from aria_sampling._arrays import Arrays, BoolArray, FloatArray, IntArray, decode_all, encode_all, take
+from aria_sampling._check import float_vector, instance, int_vector, integer
+from aria_sampling.allocator import Allocator
+from aria_sampling.conditioning._backend import Backend, Ranks, Report, backend_of, ranks_of
+from aria_sampling.conditioning._twins import Twins
+from aria_sampling.conditioning.profile import TimestepProfile
+from aria_sampling.conditioning.schedules import ExponentialSwitch, SwitchSchedule
+from aria_sampling.errors import StateError
+from aria_sampling.rounds import OpenRound
+
+__all__ = ["RandomConditioning", "Switch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Switch:
+    """What to switch in one batch of B rows, s of which switch.
+
+    Arrays if the timesteps (or noise levels) were, with weights in float64; tensors on their device, with weights in
+    float32, if they were.
+
+    Attributes:
+        mask: Which rows switch, bool [B].
+        items: The pool items whose conditions they get, in the order of the rows, int64 [s].
+        regions: Region of each, int64 [s].
+        weights: Importance weight of each, float [s]; see `Draw.weights`.
+        round: Number of the round.
+    """
+
+    mask: Any
+    items: Any
+    regions: Any
+    weights: Any
+    round: int
+
+
+class RandomConditioning:
+    """Switches conditions in a training loop, and credits what comes of it to their regions.
+
+    >>> import aria_sampling as aria
+    >>> allocator = aria.Allocator(aria.Partition.from_labels([0, 0, 0, 1, 1]))
+    >>> switch = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(1.0))
+    >>> s = switch.draw([10, 500, 990])  # the timesteps of a batch
+    >>> s.mask.tolist(), len(set(s.items.tolist()))
+    ([True, True, True], 3)
+    >>> switch.observe([0.1, 0.2, 0.3])  # the loss of every row
+
+    Give it tensors or arrays, and it answers in kind. All values of a batch must be of one kind.
+
+    Args:
+        allocator: Draws the conditions. Its lag is the number of batches drawn ahead, 0 in a plain loop. On an
+            accelerator use 1: losses then leave the device, and are exchanged between ranks, beside the next training
+            step.
+        schedule: Probability to switch by noise level; default ``ExponentialSwitch(5.0)``.
+        num_train_timesteps: T of the noise scheduler.
+        normalise: Divide each loss by what is expected at its noise level (`TimestepProfile`) before it is credited,
+            so that regions are compared at equal noise. Estimates are then ratios around 1.
+        group: The `torch.distributed` process group of the ranks with different data; default: all ranks. Ranks that
+            hold one sample together (sequence or tensor parallel) must not be in one group.
+        check_every: The state of all ranks is compared at every so many rounds.
+
+    Raises:
+        ValueError: An argument of the wrong type or out of its range; a schedule with an answer outside [0, 1].
+
+    Warns:
+        AriaWarning: The schedule switches clean rows more often than noisy ones.
+
+    Where torch.distributed is in use, the batch is that of all ranks together, in their order. `draw`, `observe` and
+    `step` are collective: every rank calls them for every batch, whether its rows switch or not.
+    """
+
+    def __init__(
+        self,
+        allocator: Allocator,
+        *,
+        schedule: SwitchSchedule | None = None,
+        num_train_timesteps: int = 1000,
+        normalise: bool = True,
+        group: Any = None,
+        check_every: int = 64,
+    ) -> None:
+        self.allocator: Allocator = instance("allocator", allocator, Allocator)
+        self.schedule: SwitchSchedule = instance(
+            "schedule", ExponentialSwitch() if schedule is None else schedule, SwitchSchedule
+        )
+        self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1, high=_MOST_TIMESTEPS)
+        if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"normalise={normalise!r}: expected True or False")
+        self.normalise = normalise
+        self.profile = TimestepProfile()
+        self._group = group
+        self._check_every = integer("check_every", check_every, low=1)
+        steps = np.arange(self.num_train_timesteps)
+        self._chances = self._chance(steps / self.num_train_timesteps).copy()  # by timestep
+        self._bins = steps * self.profile.n_bins // self.num_train_timesteps
+        cleaner, noisier = self._chances[[int(level * self.num_train_timesteps) for level in (0.1, 0.9)]]
+        if noisier < cleaner:
+            self.allocator.warn_once(
+                "schedule",
+                f"schedule: {self.schedule!r} switches {cleaner:.1%} of the rows at noise level 0.1 and {noisier:.1%} "
+                "at 0.9. Random conditioning switches noisy rows; noise level 1 is pure noise",
+            )
+        self._learnt = _Learnt(self.profile.init())
+        self._twins = Twins()
+        self._many: Ranks | None = None
+
+    # -- a round -------------------------------------------------------------------------------------------------
+
+    def draw(self, timesteps: Any = None, *, noise: Any = None, paired: Any = None) -> Switch:
+        """Decide which rows of a batch switch and draw their conditions. Opens one round.
+
+        Args:
+            timesteps: Of each row, integers [B] in ``0..num_train_timesteps-1``, larger is noisier: what
+                ``scheduler.add_noise`` takes in DDPM training. Flow-matching scripts (SD3, Flux) have ``indices`` that
+                run the other way: there ``timesteps = scheduler.timesteps[indices]`` are floats, larger is noisier, and
+                the call is ``draw(noise=timesteps / scheduler.config.num_train_timesteps)``. ``draw(indices)`` would
+                switch the clean half.
+            noise: Of each row, in place of timesteps: floats [B] in [0, 1], 1 is pure noise.
+            paired: The pool item of each row's own condition, integers [B]; -1 where it is not in the pool. Needed
+                with a coverage made by ``Coverage.online``, and refused without: rows that keep their own condition
+                train its region.
+
+        Draw timesteps on the CPU and move them afterwards, and give `paired` as it is there, too: to take either from
+        an accelerator costs a synchronisation a batch.
+
+        Raises:
+            ValueError: Another shape, dtype or length; a value out of range; tensors and arrays together; both of
+                timesteps and noise, or neither; a schedule with an answer outside [0, 1]. Nothing is changed.
+            FeedbackLagError: Earlier rounds are still open; see `Allocator.draw`.
+        """
+        name, rows = self._rows(timesteps, noise)
+        backend = backend_of(rows)
+        given = {name: rows} if paired is None else {name: rows, "paired": paired}
+        _check_kind(backend, name, given)
+        arrays = backend.arrays(given)
+        chance, bins = self._at_timesteps(arrays[name]) if noise is None else self._at_noise(arrays[name])
+        own = self._own(arrays.get("paired"), length=len(chance))
+
+        rounds, ranks = self.allocator.rounds, self._ranks
+        rounds.make_room()
+        counts = [len(chance)]
+        if ranks is not None:
+            ranks.note(self.allocator.round, self.allocator.digest)
+            chance, bins, own, counts = self._of_all_ranks(ranks, chance, bins, own)
+        round_ = self.allocator.round + len(rounds)
+        mask = _kernel.uniforms(_kernel.stream_key(self.allocator.key, _STREAM, round_), len(chance)) < chance
+        n = int(np.count_nonzero(mask))
+        if own is None:
+            draw = self.allocator.draw(n, data_rows=len(mask) - n)
+        else:
+            kept = own[~mask]
+            labels = self.allocator.partition.labels
+            draw = self.allocator.draw(n, present=labels[kept[kept >= 0]].astype(np.int64))
+        opened = rounds.newest
+        assert opened is not None  # drawn a moment ago
+        opened.context = _Batch(self, backend, mask, bins[mask], counts)
+
+        items, regions, weights = draw.items, draw.regions, draw.weights
+        if ranks is not None:
+            begin = sum(counts[: ranks.rank])
+            first = int(np.count_nonzero(mask[:begin]))
+            mask = mask[begin : begin + counts[ranks.rank]]
+            block = slice(first, first + int(np.count_nonzero(mask)))
+            items, regions, weights = items[block], regions[block], weights[block]
+        return Switch(*backend.outputs(rows, mask, items, regions, weights), round_)
+
+    def observe(self, losses: Any, *, step: bool = True, credit: Any = None) -> None:
+        """Credit the switched rows of the oldest open batch with their losses, and close its round.
+
+        Args:
+            losses: The loss of every row of that batch (of this rank), real [B], switched or not, of the kind of its
+                timesteps; a tensor may be on any device and require gradients. Copied here. Before any weighting by
+                timestep or SNR if you can, though the profile takes most of that out as well.
+            step: Close the round. Pass False to call `step` yourself.
+            credit: Which rows to credit, bool [B]; default all. Pass False for a row whose condition was dropped after
+                the switch (the null caption of classifier-free guidance).
+
+        Raises:
+            ValueError: Another shape, dtype, kind or length; a scalar. Nothing is changed.
+            RuntimeError: No batch is open, or its losses were reported before.
+        """
+        opened, batch = self._reporting("observe")
+        if batch.report is not None:
+            raise RuntimeError(
+                f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
+            )
+        given = {"losses": losses} if credit is None else {"losses": losses, "credit": credit}
+        _check_kind(batch.backend, "timesteps or noise levels of this batch", given)
+        ranks = self._ranks
+        length = batch.counts[0 if ranks is None else ranks.rank]
+        batch.report = batch.backend.report(losses, credit, length=length, alone=ranks is None)
+        if step:
+            try:
+                self.step()
+            except BaseException:
+                batch.report = None  # it can be reported again
+                raise
+
+    def step(self) -> None:
+        """Close the oldest open round, with or without feedback; if that fails, it is open as it was.
+
+        Raises:
+            RuntimeError: No batch is open.
+            RankError: Another rank is at another round, or had another state, or two ranks hold the same rows. With a
+                lag it may be raised later, by `draw` or `synchronize`.
+        """
+        opened, batch = self._reporting("step")
+        report, ranks = batch.report, self._ranks
+        if ranks is None:
+            waits = report is not None and report.waits
+            read = partial(_alone, report)
+        else:
+            waits = True
+            read = ranks.gather(report, room=max(batch.counts), round_=opened.draw.round, lag=self.allocator.lag or 0)
+        batch.report = None  # a round that fails to close later is reported anew
+        try:
+            self.allocator.rounds.report(partial(self._close, opened, batch, read), wait=waits)
+        except BaseException:
+            batch.report = report
+            raise
+
+    def synchronize(self) -> None:
+        """Wait for all feedback that is on its way, so that the allocator has taken in every closed batch."""
+        self.allocator.rounds.settle()
+
+    # -- what a round is made of -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _rows(timesteps: Any, noise: Any) -> tuple[str, Any]:
+        """Return the argument of `draw` that was given, with its name."""
+        if (timesteps is None) == (noise is None):
+            raise ValueError(
+                f"timesteps and noise: expected one of them, got {'neither' if noise is None else 'both'}; call "
+                "draw(timesteps) with integers 0..T-1, or draw(noise=noise) with floats in [0, 1]"
+            )
+        return ("timesteps", timesteps) if noise is None else ("noise", noise)
+
+    def _chance(self, noise: FloatArray) -> FloatArray:
+        """Return the schedule's probabilities at noise levels, float64 [n]."""
+        chance = float_vector("schedule", self.schedule(noise), length=len(noise))
+        if not ((chance >= 0) & (chance <= 1)).all():  # False for NaN, which would switch nothing and say nothing
+            raise ValueError(f"schedule: expected probabilities in [0, 1], got {chance.min()} to {chance.max()}")
+        return chance
+
+    def _at_timesteps(self, timesteps: Any) -> tuple[FloatArray, IntArray]:
+        """Return the probability to switch, float64 [B], and the range of noise levels, int64 [B], of each row."""
+        try:
+            steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)
+        except ValueError as error:
+            if hint := _timestep_hint(timesteps, self.num_train_timesteps):
+                raise ValueError(f"{error}; {hint}") from None
+            raise
+        return self._chances[steps], self._bins[steps]
+
+    def _at_noise(self, noise: Any) -> tuple[FloatArray, IntArray]:
+        """Return what `_at_timesteps` does, for noise levels."""
+        kind = getattr(noise, "dtype", np.asarray(noise).dtype).kind
+        if kind in "iu" and len(noise):
+            raise ValueError(
+                f"noise: expected floats in [0, 1], got integers of dtype {np.asarray(noise).dtype}; call "
+                "draw(timesteps) with timesteps"
+            )
+        levels = float_vector("noise", noise)
+        if len(levels) and not (levels.min() >= 0 and levels.max() <= 1):  # NaN included
+            raise ValueError(
+                f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; if they are timesteps, and "
+                f"larger is noisier, call draw(noise=noise / {self.num_train_timesteps})"
+            )
+        return self._chance(levels), self.profile.bins(levels)
+
+    def _own(self, paired: Any, *, length: int) -> IntArray | None:
+        """Return the pool item of each row's own condition, int64 [B], where the coverage counts them; None if not."""
+        coverage = self.allocator.coverage
+        online = coverage is not None and coverage.is_online
+        if not online:
+            if paired is not None:
+                raise ValueError(
+                    "paired: expected None, since this allocator does not count rows as they come: make it with "
+                    "coverage=Coverage(partition, items=...), the pool items that have data, and leave paired out "
+                    "(better, if they are known before training); or with coverage=Coverage.online(partition)"
+                )
+            return None
+        if paired is None:
+            raise ValueError(
+                "paired: expected the pool item of each row's own condition, -1 where it is not in the pool, which "
+                "Coverage.online counts, got None; if the items that have data are known before training, make the "
+                "Allocator with coverage=Coverage(partition, items=...) and leave paired out"
+            )
+        return int_vector("paired", paired, length=length, low=-1, high=self.allocator.partition.n_items)
+
+    @property
+    def _ranks(self) -> Ranks | None:
+        """The ranks of the run; None if this process is alone."""
+        if self._many is None:
+            self._many = ranks_of(self._group, self._check_every)
+        return self._many if self._many is not None and self._many.size > 1 else None
+
+    def _of_all_ranks(
+        self, ranks: Ranks, chance: FloatArray, bins: IntArray, own: IntArray | None
+    ) -> tuple[FloatArray, IntArray, IntArray | None, list[int]]:
+        """Return the arguments for the rows of all ranks in their order, and how many rows each has."""
+        item = np.full(len(bins), -1) if own is None else own
+        mine = np.stack([chance.view(np.int64), (item + 1) * self.profile.n_bins + bins], axis=1)
+        parts = ranks.exchange(mine)
+        rows = np.concatenate(parts)
+        items, bins = np.divmod(rows[:, 1], self.profile.n_bins)
+        chance = np.ascontiguousarray(rows[:, 0]).view(np.float64)
+        return chance, bins, None if own is None else items - 1, [len(part) for part in parts]
+
+    def _reporting(self, what: str) -> tuple[OpenRound, _Batch]:
+        """Return the round that the next report is about, and its batch; RuntimeError if there is none of our own."""
+        opened = self.allocator.rounds.reporting(what)
+        batch = opened.context
+        if not isinstance(batch, _Batch) or batch.owner is not self:
+            raise RuntimeError(
+                f"{what}() without an open batch: round {opened.draw.round}, the oldest that was not reported, is one "
+                "which this RandomConditioning did not draw"
+            )
+        return opened, batch
+
+    def _close(
+        self, opened: OpenRound, batch: _Batch, read: Callable[[], list[tuple[FloatArray, BoolArray | None] | None]]
+    ) -> None:
+        """Credit the losses of all ranks and close the round, or do neither; ranks that reported none have none."""
+        parts = read()
+        twins = self._twins
+        if len(parts) > 1:
+            masks = np.split(batch.mask, np.cumsum(batch.counts)[:-1])
+            twins = twins.after(opened.draw.round, [part and part[0] for part in parts], masks)
+        regions, bins, losses, weights = _credited_rows(opened, batch, parts)
+        before = self._learnt
+        profile, expected, credit = before.profile, before.expected, losses
+        if self.normalise and len(losses):
+            profile = self.profile.update(before.profile, bins, losses, weights)
+            expected = self.profile.expected(profile)
+            # before the first losses nothing is known: these are compared with each other
+            usual = expected if before.expected is None else before.expected
+            if usual is not None:
+                with np.errstate(over="ignore"):  # infinite is not finite: dropped and counted like any such loss
+                    credit = losses / usual[bins]
+        after = _Learnt(profile, expected, before.rows + len(batch.mask), before.switched + len(batch.bins))
+        try:
+            self.allocator.close_round(regions, credit)
+        finally:
+            if self.allocator.round > opened.draw.round:  # also where Ctrl-C came right after
+                self._learnt, self._twins = after, twins
+        if (ranks := self._ranks) is not None:
+            ranks.note(self.allocator.round, self.allocator.digest)
+
+    # -- what it knows ---------------------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, float]:
+        """Return those of the allocator, and ``switched``, the share of all rows so far that switched."""
+        learnt = self._learnt
+        share = learnt.switched / learnt.rows if learnt.rows else float("nan")
+        return {**self.allocator.metrics(), "switched": share}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to continue from the last closed round, the allocator's state included.
+
+        Plain values. Not collective; waits for feedback that is on its way. Open batches are drawn again.
+        """
+        self.allocator.rounds.settle()
+        learnt = self._learnt
+        return {
+            "schema": _SCHEMA,
+            "config": self._config(),
+            "profile": encode_all(learnt.profile),
+            "rows": learnt.rows,
+            "switched": learnt.switched,
+            "allocator": self.allocator.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`. Open batches are forgotten.
+
+        Raises:
+            StateError: (a ValueError) the state is damaged, or of another version, pool or configuration. Nothing is
+                changed.
+        """
+        learnt = self._from_state(state)
+        self.allocator.load_state_dict(take(state, "allocator", dict))
+        self._learnt, self._twins = learnt, Twins()
+        if self._many is not None:
+            self._many.forget()
+
+    def _from_state(self, state: Any) -> _Learnt:
+        """Return what was learnt of the rows; StateError if the state is damaged, or not of this configuration."""
+        if (schema := take(state, "schema", int)) != _SCHEMA:
+            raise StateError(f"state of another version of this library: schema={schema}, this one reads {_SCHEMA}")
+        there, here = take(state, "config", dict), self._config()
+        differ = [
+            f"{key}: {there.get(key)} there, {here.get(key)} here"
+            for key in sorted({*there, *here})
+            if there.get(key) != here.get(key)
+        ]
+        if differ:
+            raise StateError(
+                f"state of another configuration: {'; '.join(differ)}. Make RandomConditioning with the settings of "
+                "the state; or, to go on with these, load state['allocator'] into the allocator alone, and the profile "
+                "begins anew"
+            )
+        profile = decode_all("profile", take(state, "profile", dict), self.profile.init())
+        weight = profile["weight"]
+        if not (np.isfinite(profile["total"]) & (weight >= 0) & (weight <= 1)).all():
+            raise StateError("state entry 'profile': expected finite totals and weights in [0, 1]")
+        rows, switched = take(state, "rows", int), take(state, "switched", int)
+        if not 0 <= switched <= rows:
+            raise StateError(f"state: expected 0 <= switched <= rows, got switched={switched}, rows={rows}")
+        return _Learnt(profile, self.profile.expected(profile), rows, switched)
+
+    def _config(self) -> dict[str, str]:
+        """Return what must be equal for a state to fit, as text."""
+        return {
+            "schedule": repr(self.schedule),
+            "num_train_timesteps": str(self.num_train_timesteps),
+            "normalise": str(self.normalise),
+            "profile": repr(self.profile),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """What was learnt of the rows of closed rounds, as a value.
+
+    Attributes:
+        profile: State of the profile.
+        expected: Expected loss by range of noise levels, float64 [n_bins]; None: nothing is known.
+        rows: Number of rows.
+        switched: How many of them switched.
+    """
+
+    profile: Arrays
+    expected: FloatArray | None = None
+    rows: int = 0
+    switched: int = 0
+
+
+@dataclass(eq=False)
+class _Batch:
+    """What an open round carries of its batch.
+
+    Attributes:
+        owner: Whose batch it is.
+        backend: Kind of its values.
+        mask: Which rows of all ranks switch, bool [B].
+        bins: Range of noise levels of each switched row, int64 [s].
+        counts: Number of rows of each rank.
+        report: Its losses, between ``observe(step=False)`` and `step`.
+    """
+
+    owner: RandomConditioning = field(repr=False)
+    backend: Backend
+    mask: BoolArray
+    bins: IntArray
+    counts: list[int]
+    report: Report | None = None
+
+
+def _alone(report: Report | None) -> list[tuple[FloatArray, BoolArray | None] | None]:
+    """Return the report of the only process in the form of those of several."""
+    return [None if report is None else report.read()]
+
+
+def _credited_rows(
+    opened: OpenRound, batch: _Batch, parts: list[tuple[FloatArray, BoolArray | None] | None]
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    """Return regions, ranges of noise levels, losses and weights of the switched rows to credit, [m] each."""
+    mask, draw = batch.mask, opened.draw
+    if len(parts) == 1 and parts[0] is not None and parts[0][1] is None:  # the common case
+        return draw.regions, batch.bins, parts[0][0][mask], draw.weights
+    losses, credit = np.zeros(len(mask)), np.zeros(len(mask), bool)
+    begin = 0
+    for part, count in zip(parts, batch.counts, strict=True):
+        if part is not None:
+            losses[begin : begin + count] = part[0]
+            credit[begin : begin + count] = True if part[1] is None else part[1]
+        begin += count
+    rows = credit[mask]
+    return draw.regions[rows], batch.bins[rows], losses[mask][rows], draw.weights[rows]
+
+
+def _check_kind(backend: Backend, first: str, given: dict[str, Any]) -> None:
+    """Raise ValueError unless all values are of the backend's kind."""
+    for name, value in given.items():
+        if (other := backend_of(value)) is not backend:
+            raise ValueError(
+                f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}; pass "
+                + backend.convert.format(name)
+            )
+
+
+def _timestep_hint(timesteps: Any, most: int) -> str:
+    """Return which call takes these values, which are no timesteps ``0..most-1``; empty if there is none."""
+    values = np.asarray(timesteps)
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
+        return ""
+    text = "timesteps" if hasattr(timesteps, "shape") else "np.asarray(timesteps)"
+    if values.dtype.kind == "f":
+        divided = text if values.max() <= 1 else f"{text} / {most}"
+        return (
+            f"floats are noise levels: pass draw(noise={divided}), which must lie in [0, 1], 1 for pure noise"
+            if values.min() >= 0 and values.max() <= most
+            else ""
+        )
+    if values.min() >= 1 and values.max() == most:
+        return f"if they count from 1, pass draw({text} - 1)"
+    return (
+        "make RandomConditioning with num_train_timesteps=noise_scheduler.config.num_train_timesteps"
+        if values.min() >= 0
+        else ""
+    )
+
+
+_STREAM = 1  # of `_kernel.stream_key`: the draw's own is 0
+_MOST_TIMESTEPS = 10**6  # a table has an entry for each
+_SCHEMA = 1

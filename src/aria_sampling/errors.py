@@ -1,0 +1,46 @@
+"""The errors this library raises beyond the built-in ones.
+
+They live apart so that every layer can raise them. Each is a subclass of the built-in error that a
+caller would expect, so ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AriaWarning", "FeedbackLagError", "PartitionFileError", "RankError", "StateError", "lag_message"]
+
+
+class AriaWarning(UserWarning):
+    """Something works, but not as its user probably wants. Each warning comes once an allocator."""
+
+
+class FeedbackLagError(RuntimeError):
+    """A draw needs feedback that has not arrived: the loader runs further ahead than ``lag`` allows.
+
+    The message names the smallest lag that would have let this draw go ahead.
+    """
+
+
+class StateError(ValueError):
+    """A saved state does not fit this object: another pool, configuration or schema, or damaged."""
+
+
+class PartitionFileError(ValueError):
+    """A partition file is truncated, damaged, or not a partition file at all."""
+
+
+class RankError(RuntimeError):
+    """The ranks of a distributed run have come apart: another round, or another state. The message names them."""
+
+
+def lag_message(closed: int, open_rounds: int, lag: int) -> str:
+    """Return what to say when a draw runs ahead of its feedback: the likelier cause first."""
+    newest = closed + open_rounds - 1
+    still = f"round {closed} is" if open_rounds == 1 else f"rounds {closed} to {newest} are"
+    forgotten = "Each draw() must be followed by observe() and step(), or by step() alone where there is no feedback."
+    ahead = (
+        f"If a loader draws ahead (workers, prefetch), make the Allocator with lag={open_rounds} or more "
+        "(num_workers * prefetch_factor; one more under accelerate)."
+    )
+    first, second = (ahead, forgotten) if lag else (forgotten, ahead)  # who set a lag knows of a loader ahead
+    needs = f"draw of round {newest + 1}: needs the feedback of round {newest - lag} (lag={lag})"
+    return f"{needs}, but {still} still open. {first} {second}"

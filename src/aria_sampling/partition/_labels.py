@@ -1,0 +1,157 @@
+"""Labels of any kind, as region numbers: integers, texts, categories, dates, with or without nulls.
+
+Integers say which region an item is in. Anything else names it, and the regions are numbered in the order of
+the sorted names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from aria_sampling._arrays import AnyArray, IntArray
+from aria_sampling._check import as_array, shown
+
+__all__ = ["NOISE", "dense_hint", "numbered"]
+
+NOISE = "noise"  # name of the region of the items that have none
+
+_AT_A_TIME = 1 << 16  # labels that are Python objects at one time
+
+
+def numbered(labels: Any, noise: Any) -> tuple[AnyArray, tuple[str, ...] | None, bool]:
+    """Return the region number of every item, the names found, and whether the last region is that of noise.
+
+    Args:
+        labels: One hashable label an item: list, array, tensor, Series or Categorical.
+        noise: None, or "region": -1 among integers and nulls become the last region.
+
+    Returns:
+        Integers [n_items] of any dtype, none negative. The names of all regions but that of noise; None for integers,
+        and for floats that are all whole, which are taken as integers. A bool.
+
+    Raises:
+        ValueError: `labels` are empty, not one-dimensional, not hashable, or below -1; some are -1 or null, and
+            `noise` is None; `noise` is something else.
+    """
+    if noise is not None and noise != "region":
+        raise ValueError(f"noise={shown(noise)}: expected None or 'region'")
+    numbers, names, n_null = _numbers(labels)
+    if numbers.size == 0:
+        raise ValueError("labels: expected at least one item, got none")
+    least, most = int(numbers.min()), int(numbers.max())
+    if least >= 0:
+        return numbers, names, False
+    if least < -1:
+        raise ValueError(f"labels: expected region numbers >= 0, got {least} to {most}; {dense_hint(n_null > 0)}")
+    missing = numbers == -1
+    if noise is None:
+        n_noise = int(missing.sum()) - n_null
+        came = [f"{n_null} nulls (None, NaN or NA)"] * (n_null > 0) + [f"-1 in {n_noise} places"] * (n_noise > 0)
+        raise ValueError(
+            f"labels: expected a region for every item, got {' and '.join(came)} among {numbers.size} labels; leave "
+            "these items out of the pool, or give them a region of their own: "
+            'Partition.from_labels(labels, noise="region")'
+        )
+    numbers = numbers.astype(np.int64)
+    numbers[missing] = most + 1
+    return numbers, names, True
+
+
+def dense_hint(nulls: bool) -> str:
+    """Return how to number labels without gaps, for a message."""
+    first = "leave out the items without a label; then " if nulls else ""
+    return first + "np.unique(labels, return_inverse=True)[1] numbers any labels densely"
+
+
+def _numbers(labels: Any) -> tuple[AnyArray, tuple[str, ...] | None, int]:
+    """Return the region numbers, -1 for null; the names, None if the labels are numbers; how many are null."""
+    if hasattr(getattr(labels, "cat", None), "codes"):  # a pandas Series of categories
+        labels = labels.cat
+    if hasattr(labels, "codes") and hasattr(labels, "categories"):  # pandas' Categorical
+        codes, values = _used(np.asarray(labels.codes), np.asarray(labels.categories))
+    else:
+        array = _read(labels)
+        if array.dtype.kind in "iu":
+            return array, None, 0
+        codes, values = _coded_numbers(array) if array.dtype.kind in "bfcmM" else _coded_objects(array)
+    n_null = int((codes < 0).sum())
+    numbers = _whole(values)
+    if numbers is not None:
+        return np.append(numbers, -1)[codes], None, n_null  # a code of -1 takes the last, -1
+    try:
+        order = sorted(range(len(values)), key=values.__getitem__)
+    except TypeError:  # no order among them: numbers and texts, complex numbers
+        order = sorted(range(len(values)), key=lambda i: (type(values[i]).__name__, str(values[i])))
+    rank = np.full(len(values) + 1, -1)
+    rank[order] = np.arange(len(values))
+    return rank[codes], tuple(_text(values[i]) for i in order), n_null
+
+
+def _read(labels: Any) -> AnyArray:
+    """Return labels as an array [n]; ValueError for another number of dimensions."""
+    if isinstance(labels, list | tuple):
+        # NumPy would make every text as wide as the longest, of NaN among texts a text, of tuples a second dimension.
+        labels = cast("Sequence[Any]", labels)
+        if any(issubclass(kind, str | bytes | tuple) for kind in set(map(type, labels))):
+            return np.fromiter(labels, object, len(labels))
+    wanted = "a one-dimensional array of labels"
+    array = as_array("labels", labels, wanted)
+    if array.ndim != 1:
+        came = f"shape {array.shape}" if array.ndim else f"{type(labels).__name__} {shown(labels)}"
+        raise ValueError(f"labels: expected {wanted}, got {came}")
+    return array
+
+
+def _coded_numbers(array: AnyArray) -> tuple[IntArray, Sequence[Any]]:
+    """Return the place of each number, date or bool among the different ones, -1 for null; and these, sorted."""
+    there = array == array  # neither NaN nor NaT
+    codes = np.full(array.size, -1)
+    values, codes[there] = np.unique(array[there], return_inverse=True)
+    return codes, list(values)
+
+
+def _coded_objects(array: AnyArray) -> tuple[IntArray, Sequence[Any]]:
+    """Return the place of each object among the different ones, -1 for null; and these, in order of appearance."""
+    place: dict[Any, int] = {}
+    codes = np.empty(array.size, np.int64)
+    for begin in range(0, array.size, _AT_A_TIME):
+        some = array[begin : begin + _AT_A_TIME].tolist()
+        try:
+            codes[begin : begin + len(some)] = [place.setdefault(value, len(place)) for value in some]
+        except TypeError as error:
+            raise ValueError(f"labels: expected one hashable label an item, got others ({str(error)[:200]})") from None
+    values = list(place)
+    return _used(np.where([_is_null(value) for value in values], -1, np.arange(len(values)))[codes], values)
+
+
+def _used(codes: AnyArray, values: Any) -> tuple[IntArray, Sequence[Any]]:
+    """Return the same codes and values without the values that no code refers to."""
+    used = np.zeros(len(values) + 1, bool)
+    used[codes] = True
+    used[-1] = False  # where -1 points
+    place = np.where(used, np.cumsum(used) - 1, -1)
+    return place[codes], [values[i] for i in np.flatnonzero(used)]
+
+
+def _is_null(value: Any) -> bool:
+    """Whether a label is None, NaN, NaT or pandas.NA."""
+    try:
+        return value is None or type(value).__name__ == "NAType" or bool(value != value)
+    except Exception:  # whatever an object's __ne__ raises
+        return False
+
+
+def _whole(values: Sequence[Any]) -> IntArray | None:
+    """Return `values` as int64 if all are whole numbers that float64 and int64 hold exactly, else None."""
+    numbers = (int, float, np.integer, np.floating)
+    if all(isinstance(v, numbers) and not isinstance(v, bool) and abs(v) < 2**53 and v == int(v) for v in values):
+        return np.array([int(value) for value in values], np.int64)
+    return None
+
+
+def _text(value: Any) -> str:
+    """Return the name of a region."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

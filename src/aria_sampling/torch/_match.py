@@ -1,0 +1,110 @@
+"""Which row of a draw each reported row is; and where it is none, why.
+
+Rows are told apart by their item alone, so a loader whose batches are not the rounds is recognised here: by which rows
+came, and in which order. It is apart from the sampler because its messages are long, and need nothing but draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aria_sampling._arrays import IntArray
+from aria_sampling.rounds import Draw
+
+__all__ = ["GROUP", "match", "places"]
+
+GROUP = (
+    "where ranks hold the same rows (tensor or sequence parallel), give the sampler group=, the process group of the "
+    "ranks with different data"
+)
+
+
+def places(ids: IntArray, drawn: IntArray) -> IntArray:
+    """Return which row of a draw each id is, int64 [m], every row at most once, equal ids in their order.
+
+    -1 for an id that was not drawn, or for which no row is left.
+    """
+    if len(ids) == len(drawn) and np.array_equal(ids, drawn):
+        return np.arange(len(ids))
+    order, given = np.argsort(drawn, kind="stable"), np.argsort(ids, kind="stable")
+    wanted, there = ids[given], drawn[order]
+    place = np.searchsorted(there, wanted) + np.arange(len(wanted)) - np.searchsorted(wanted, wanted)  # of equal ids
+    found = place < len(there)
+    found[found] = there[place[found]] == wanted[found]
+    rows = np.full(len(ids), -1)
+    rows[given[found]] = order[place[found]]
+    return rows
+
+
+def match(
+    items: IntArray, draws: Sequence[Draw], block: Callable[[int], slice], closed: tuple[Draw, IntArray] | None = None
+) -> IntArray:
+    """Return which row of the first draw each of `items` is, int64 [m].
+
+    Args:
+        items: What was reported, int64 [m].
+        draws: The draw that is being reported, then those that are open after it.
+        block: Which rows of a draw of that size this rank's loader gets.
+        closed: The draw that was closed last, and its items that were not reported.
+
+    Raises:
+        ValueError: An item that is not in the draw, or more often than it was drawn; the message names the cause.
+    """
+    draw = draws[0]
+    place = places(items, draw.items)
+    missing = items[place < 0]
+    if len(missing) == 0:
+        return place
+    absent = missing[~np.isin(missing, draw.items)]
+    if len(absent) == 0:
+        raise ValueError(
+            f"indices: {len(missing)} of {len(items)} rows of round {draw.round} are reported more often than they "
+            f"were drawn, the first is {missing[0]}. Report each row once; if you do, several ranks got the same rows: "
+            f"give the sampler num_replicas= and rank=, or let the framework deal them out; {GROUP}"
+        )
+    raise ValueError(
+        f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the first "
+        f"is {absent[0]}. {_cause(items, absent, draws, block, closed or (draw, absent[:0]))}"
+    )
+
+
+def _cause(
+    items: IntArray,
+    absent: IntArray,
+    draws: Sequence[Draw],
+    block: Callable[[int], slice],
+    closed: tuple[Draw, IntArray],
+) -> str:
+    """Return why rows are not those of the batch being reported, as far as the draws tell."""
+    blocks = [draw.items[block(len(draw.items))] for draw in draws]
+    n, (last, left) = len(blocks[0]), closed
+    if last.round == draws[0].round - 1 and np.isin(absent, left).all():
+        return (
+            f"They are the rest of round {last.round}, which was closed with {len(last.items) - len(left)} of its "
+            f"{len(last.items)} rows: the loader's batches must be the sampler's rounds, {n} rows on this rank "
+            "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the last"
+        )
+    together = np.concatenate(blocks)
+    if len(items) > n and np.array_equal(items, together[: len(items)]):
+        return (
+            f"They are those of round {draws[1].round}: the loader's batches have {len(items)} rows, and the sampler's "
+            f"rounds {n} on this rank; make batch_size the same (sampler.attach(loader) checks that)"
+        )
+    for draw in draws[1:]:
+        if np.isin(items, draw.items).all():
+            return (
+                f"They are those of round {draw.round}, whose turn comes later: call observe() or step() for every "
+                "batch, in order, and leave in_order=False out of the loader"
+            )
+    if np.isin(items, np.concatenate([*(draw.items for draw in draws), left])).all():
+        return (
+            "They come from several rounds: something regroups the rows of this sampler (a batch sampler of buckets, a "
+            "shuffle of batches). Give the loader sampler= and batch_size=, and nothing in between; "
+            "sampler.attach(loader) checks that"
+        )
+    return (
+        "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index "
+        "of a sample is not its number in the dataset (WithIndex adds that)"
+    )

@@ -1,0 +1,230 @@
+"""`History`: what it keeps, how it stays bounded, and that a stop, a resume or a loader ahead does not show in it."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aria_sampling as aria
+from aria_sampling import StateError
+from tests.helpers import loss_of, play, small_pool
+from tests.laws.test_law5_resume import CARRIERS, damage, plain, refusal, refuses
+
+COLUMNS = ("rounds", "discrepancy", "stderr", "count", "probabilities", "draws")
+
+
+def make(lag=0, **settings):
+    allocator = aria.Allocator(small_pool(), lag=lag, seed=8, target="uniform")
+    return aria.History(allocator, **{"every": 2, "max_records": 5, **settings})
+
+
+def train(history, until, ahead=None):
+    """Rounds with as many open as the lag allows (or `ahead`), each recorded; whether it was."""
+    allocator, recorded = history.allocator, []
+    while allocator.round < until:
+        while len(allocator.open_rounds) <= (allocator.lag if ahead is None else ahead):
+            r = allocator.round + len(allocator.open_rounds)
+            allocator.draw(1 + r % 9, present=[r % 6] * (r % 4))
+        draw = allocator.open_rounds[0]
+        allocator.observe(draw.regions, loss_of(draw))
+        allocator.step()
+        recorded.append(history.record())
+    return recorded
+
+
+# ------------------------------------------------------------------------------------------ what it keeps
+
+
+def test_it_keeps_what_the_allocator_said():
+    history = make(every=3, max_records=50)
+    said = []
+    for _ in range(20):
+        play(history.allocator, 1)
+        if history.record():
+            allocator = history.allocator
+            said.append((allocator.round, allocator.estimate(), allocator.probabilities, allocator.metrics()))
+    assert history.rounds.tolist() == [3, 6, 9, 12, 15, 18]
+    assert history.draws[-1].tolist() != [0] * 6
+    assert history.draws.sum(axis=1).tolist() == [8 * r for r in history.rounds]
+    for row, (round_, estimate, probabilities, metrics) in enumerate(said):
+        assert history.rounds[row] == round_
+        for name, value in (("discrepancy", estimate.mean), ("stderr", estimate.stderr), ("count", estimate.count)):
+            assert np.array_equal(getattr(history, name)[row], value.astype(np.float32))
+        assert np.array_equal(history.probabilities[row], probabilities.astype(np.float32))
+        assert {name: history.metrics(name)[row] for name in history.metric_names} == {
+            name: value for name, value in metrics.items() if name not in ("round", "open_rounds")
+        }
+
+
+@given(st.integers(1, 7), st.integers(4, 12), st.integers(1, 400))
+def test_rounds_are_evenly_spaced_and_never_more_than_there_is_room_for(every, most, until):
+    history = make(every=every, max_records=most)
+    for _ in range(until):
+        history.allocator.skip()
+        history.allocator.step()
+        history.record()
+    rounds = history.rounds
+    assert len(rounds) <= most
+    if until >= every * most:
+        assert len(rounds) >= most // 2
+    spacing = np.diff(rounds, prepend=0)
+    assert len(set(spacing.tolist())) <= 1
+    if len(rounds):
+        assert np.log2(spacing[0] / every) % 1 == 0
+        assert until - rounds[-1] < 2 * spacing[0]  # full, and thinned at the next
+
+
+def test_rounds_that_were_not_shown_to_it_are_made_up_for_at_the_next():
+    history = make(every=4)
+    play(history.allocator, 7)
+    assert (history.record(), history.record(), history.rounds.tolist()) == (True, False, [7])
+    play(history.allocator, 1)
+    assert history.record()
+    assert history.rounds.tolist() == [7, 8]
+
+
+def test_views_cannot_be_written_to_and_later_records_do_not_change_them():
+    history = make(max_records=4)
+    train(history, 8)
+    views = [getattr(history, name) for name in COLUMNS] + [history.metrics("passes")]
+    before = copy.deepcopy(views)
+    train(history, 40)
+    for view, kept in zip(views, before, strict=True):
+        assert np.array_equal(view, kept)
+        with pytest.raises(ValueError, match="read-only"):
+            view[0] = 0
+
+
+def test_recording_changes_no_draw():
+    with_one, without = make(lag=2), make(lag=2)
+    train(with_one, 9)
+    without.record = lambda: False
+    train(without, 9)
+    assert len(with_one) == 4
+    assert with_one.allocator.digest() == without.allocator.digest()
+    assert len(with_one.allocator.open_rounds) == len(without.allocator.open_rounds) == 2
+
+
+def test_losses_beyond_float32_are_infinite():
+    history = make(every=1)
+    draw = history.allocator.draw(8)
+    history.allocator.observe(draw.regions, np.full(8, 1e60))
+    history.allocator.step()
+    history.record()
+    assert np.isinf(history.discrepancy).any()
+
+
+# ----------------------------------------------------------------------------------------- law 5, resume
+
+
+@given(st.integers(0, 40), st.integers(0, 2), st.integers(4, 9), st.sampled_from(list(CARRIERS)))
+def test_a_resumed_run_has_the_same_history(stop, lag, most, carrier):
+    """Bit for bit, at any stop, thinning included."""
+    straight, stopped, resumed = (make(lag, max_records=most) for _ in range(3))
+    train(straight, 70)
+    train(stopped, stop)
+    state = {"allocator": stopped.allocator.state_dict(), "history": stopped.state_dict()}
+    assert plain(state)
+    train(resumed, 33)  # whatever it did before is forgotten
+    state = CARRIERS[carrier](state)
+    resumed.allocator.load_state_dict(state["allocator"])
+    resumed.load_state_dict(state["history"])
+    assert resumed.state_dict() == stopped.state_dict()
+    train(resumed, 70)
+    assert resumed.state_dict() == straight.state_dict()
+    assert resumed.allocator.digest() == straight.allocator.digest()
+
+
+def test_how_far_a_loader_draws_ahead_does_not_show():
+    plain_loop, prefetching = make(lag=3), make(lag=3)
+    train(plain_loop, 30, ahead=0)
+    train(prefetching, 30, ahead=3)
+    assert len(prefetching.allocator.open_rounds) == 3
+    assert plain_loop.state_dict() == prefetching.state_dict()
+
+
+def test_after_the_allocator_went_back_its_rounds_are_recorded_again():
+    """Without the state of the history: the records of rounds that come again are replaced by equal ones."""
+    history, straight = make(max_records=50), make(max_records=50)
+    train(history, 11)
+    state = history.allocator.state_dict()
+    train(history, 20)
+    history.allocator.load_state_dict(state)
+    train(history, 12)
+    assert history.rounds.tolist() == [2, 4, 6, 8, 10, 12]
+    train(history, 30)
+    train(straight, 30)
+    assert history.state_dict() == straight.state_dict()
+
+
+def test_a_state_is_a_value_of_one_structure():
+    history = make()
+    empty = history.state_dict()
+    train(history, 9)
+    state = history.state_dict()
+    kept = copy.deepcopy(state)
+    train(history, 30)
+    assert state == kept
+    other = make()
+    other.load_state_dict(state)
+    state["columns"].clear()
+    assert other.state_dict() == kept
+    for name, column in empty["columns"].items():
+        assert len(column["data"]) == len(kept["columns"][name]["data"])
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_refuses_what_does_not_fit():
+    history = make()
+    train(history, 9)
+    state = history.state_dict()
+    other_pool = aria.History(aria.Allocator(small_pool(seed=1), target="uniform"), every=2, max_records=5)
+    refuses(other_pool, state, "another pool", "fingerprint", state["fingerprint"])
+    wider = aria.History(aria.Allocator(small_pool(n_regions=7)), every=2, max_records=5)
+    refuses(wider, state, "n_regions=6", "7")
+    refuses(make(every=3), state, "every: 2 there, 3 here")
+    refuses(make(max_records=6), state, "max_records: 5 there, 6 here")
+    other_target = aria.History(aria.Allocator(small_pool(), target="pool"), every=2, max_records=5)
+    refuses(other_target, state, "target")
+    refuses(history, {**state, "schema": 2}, "schema=2", "1")
+    refuses(history, {**state, "records": 6}, "records")
+    refuses(history, {**state, "records": -1}, "records")
+    refuses(history, {**state, "records": 5}, "records")  # of which the last was never made
+    refuses(history, {**state, "spacing": 1}, "spaced")
+
+
+def test_refuses_anything_damaged():
+    history = make()
+    train(history, 9)
+    state = history.state_dict()
+    for path, what, bad in damage(state):
+        refusal(history, path, what, bad)
+    assert history.state_dict() == state
+    with pytest.raises(StateError, match="state"):
+        history.load_state_dict(None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"every": 0}, "every=0"),
+        ({"every": 2.5}, "every=2.5"),
+        ({"max_records": 3}, "max_records=3"),
+        ({"max_records": True}, "max_records=True"),
+        ({"max_records": 2**28}, "max_records=268435456: with 6 regions, expected at most"),
+    ],
+)
+def test_arguments(settings, words):
+    with pytest.raises(ValueError, match=words):
+        make(**settings)
+
+
+def test_other_arguments():
+    with pytest.raises(ValueError, match="expected an Allocator, got Partition"):
+        aria.History(small_pool())
+    with pytest.raises(ValueError, match=r"'loss'.*discrepancy"):
+        make().metrics("loss")
