@@ -287,7 +287,7 @@ class ReferenceAllocator:
 
     def forced(self, n):
         sizes = [r.n for r in self.rounds if r.n] + [n]
-        if self.baseline or n < 2:
+        if self.baseline or self.cap or n < 2:
             return []
         mean_size = float(sizes[0])
         for size in sizes[1:]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import agree, compare, cost, pages, summary
+from . import agree, compare, pages, summary
 from .cells import BASE, CELLS, MAIN_METHODS, SEEDS, TUNING
 from .distill import RunSettings
 from .evaluate import EvalSize
@@ -55,11 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--restore", type=Path, help="folder of CELL.json files: their runs need not be made again")
     study.add_argument("--docs", action="store_true", help="also copy the figures to docs/_static")
     study.add_argument("--smoke", action="store_true", help="a few steps and a tiny evaluation: does it run at all")
-
-    price = commands.add_parser("cost", help="what the allocator adds to a step, beside the same loop by hand")
-    price.add_argument("--rounds", type=int, default=300)
-    price.add_argument("--regions", type=int, default=RunSettings.n_regions, help="aria has four times as many")
-    price.add_argument("--json", type=Path, help="write the result there")
 
     same = commands.add_parser("agree", help="compare the study's runs in a folder with the committed ones")
     same.add_argument("--out", type=Path, required=True, help="folder of a study made without --restore")
@@ -163,12 +157,6 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.command == "agree":
         print(agree.compare(args.out))
-        return
-    if args.command == "cost":
-        unseen = scenario(Emoji.load(), TUNING_CELL).unseen
-        found = cost.measure(RunSettings("aria", "depth3", unseen, 0, n_regions=args.regions), rounds=args.rounds)
-        if args.json:
-            write_atomically(args.json, json.dumps(found, indent=1) + "\n")
         return
     if args.command == "distill":
         run_study({args.out: _plan(args)}, args.out / "cache", args.jobs)

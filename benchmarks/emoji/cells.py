@@ -1,7 +1,7 @@
 """The cells of the study: one factor at a time from a base cell. `python -m benchmarks.emoji study --cells ...`.
 
-A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. The tuning cells are the only ones on which anything may be chosen; they share neither groups
-nor seeds with the others.
+A cell is everything that decides a run but method and seed: the student, the world, the rate of switching. The tuning
+cells are the only ones on which anything may be chosen; they share neither groups nor seeds with the others.
 """
 
 from __future__ import annotations

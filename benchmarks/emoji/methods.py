@@ -72,7 +72,7 @@ TITLES = {
 
 
 def regions_of(scenario: Scenario, n_regions: int | None, seed: int) -> aria.Partition:
-    """The pool cut by k-means on its embeddings, where labels of groups play no part; None: the oracle's two regions."""
+    """The pool cut by k-means on its embeddings, labels of groups play no part; None: the oracle's two regions."""
     if n_regions is None:
         unseen = scenario.is_unseen[scenario.world.prompt_emoji[scenario.pool]]
         return aria.Partition.from_labels(unseen.astype(np.int64))
@@ -108,6 +108,4 @@ def make_switch(method: Method, partition: aria.Partition, scenario: Scenario, *
     if method.coverage is not None:
         coverage = aria.Coverage(partition, **with_images(scenario), **method.coverage)
     allocator = aria.Allocator(partition, coverage=coverage, seed=seed, **method.settings)
-    return aria.RandomConditioning(
-        allocator, schedule=aria.ExponentialSwitch(rate=lam), num_train_timesteps=TIMESTEPS
-    )
+    return aria.RandomConditioning(allocator, schedule=aria.ExponentialSwitch(rate=lam), num_train_timesteps=TIMESTEPS)

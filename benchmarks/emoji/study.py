@@ -92,7 +92,9 @@ class _Worker:
             ),
         )
         np.savez_compressed(out / "runs" / f"{name}.npz", images=shown)
-        write_atomically(out / "runs" / f"{name}.json", json.dumps({"name": name, "edition": EDITION, "data": self.data, **result}))
+        write_atomically(
+            out / "runs" / f"{name}.json", json.dumps({"name": name, "edition": EDITION, "data": self.data, **result})
+        )
 
 
 _worker: _Worker | None = None

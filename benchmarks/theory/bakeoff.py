@@ -116,6 +116,15 @@ class FixedAverages:
             return self.total / self.weight
 
 
+def taken_in(estimator: aria.Estimator, state: aria.State, feedback: aria.Feedback) -> aria.State:
+    """The state after one more round: what an allocator does with an estimator."""
+    told = {name: array[feedback.regions] for name, array in state.rows.items()}
+    told, shared = estimator.update(told, state.shared, feedback)
+    for name, array in state.rows.items():
+        array[feedback.regions] = told[name]
+    return aria.State(state.rows, shared)
+
+
 DEFAULT = float(-np.log(2) / np.log1p(-aria.Ema().rate))  # half-life of the library's fixed average
 
 
@@ -147,7 +156,7 @@ def cell(scenario: int, regime: int, size: Size) -> dict[str, Any]:
         regions = np.repeat(np.arange(size.replicates), n[t])
         losses = truth[t] * np.exp(this.noise * rng.standard_normal(len(regions)) - this.noise**2 / 2)
         feedback = aria.Feedback.from_rows(regions, losses, n_regions=size.replicates)
-        state = bank.update(state, feedback)
+        state = taken_in(bank, state, feedback)
         mean = np.zeros(size.replicates)
         mean[feedback.regions] = feedback.mean
         grid.update(n[t], mean)

@@ -13,14 +13,16 @@ import numpy as np
 import aria_sampling as aria
 from aria_sampling import bounds
 
-REGIONS, DRAW, MAX_GAP = 250, 32, 24
-FORCED, FREE = f"forced visits, max_gap={MAX_GAP}", "no forced visits"
+REGIONS, DRAW = 250, 32
+GAP = -(-8 * REGIONS // DRAW)  # draws after which a visit is forced
+FORCED, FREE = f"forced visits after {GAP} draws", "no forced visits"
+POLICIES: dict[str, aria.Policy] = {FREE: aria.PoolPolicy(), FORCED: aria.Proportional(0.0)}
 
 
-def waits(rounds: int, *, max_gap: int, seed: int) -> Any:
+def waits(rounds: int, policy: aria.Policy, *, seed: int) -> Any:
     """All waits from visit to visit of all regions, in draws, when all regions have the same share."""
     pool = aria.Partition.from_labels(np.repeat(np.arange(REGIONS), 4))
-    allocator = aria.Allocator(pool, max_gap=max_gap, seed=seed)
+    allocator = aria.Allocator(pool, policy=policy, seed=seed)
     last, found = np.zeros(REGIONS, np.int64), []
     for t in range(1, rounds + 1):
         visited = np.unique(allocator.draw(DRAW).regions)
@@ -37,12 +39,12 @@ def study(rounds: int) -> dict[str, Any]:
         "draw": DRAW,
         "rounds": rounds,
         "folklore": -(-REGIONS // DRAW),
-        "guarantee": bounds.forced_gap(max_gap=MAX_GAP, n_regions=REGIONS, n=DRAW),
+        "guarantee": bounds.forced_gap(max_gap=GAP, n_regions=REGIONS, n=DRAW),
         "longest": {},
         "longer_than": {},
     }
-    for name, max_gap in ((FREE, 10**9), (FORCED, MAX_GAP)):
-        found = waits(rounds, max_gap=max_gap, seed=5)
+    for name, policy in POLICIES.items():
+        found = waits(rounds, policy, seed=5)
         out["longest"][name] = int(found.max())
         out["longer_than"][name] = [float((found > g).mean()) for g in range(int(found.max()) + 1)]
     return out

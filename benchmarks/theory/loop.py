@@ -16,7 +16,7 @@ from .world import World
 
 Array = Any
 
-FLOOR, ALPHA = 0.2, 0.05
+EXPLORATION, ALPHA = 0.2, 0.05
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def proxy(world: World, tracking: Tracking, settings: Settings) -> Array:
     """The sub-Gaussian proxy to ask a certificate with, [n_regions]: Lmax/2 for a single loss (Hoeffding's lemma).
 
     Per visit the theorem reckons with a single loss a visit. Systematic draws never bring fewer than
-    floor(n·floor·q) here, so the mean of a visit has that proxy over the root of this number.
+    floor(n · exploration · q) here, so the mean of a visit has that proxy over the root of this number.
     """
     sigma = world.loss_bound() / 2
     if getattr(tracking.estimator, "per", None) == "visit":
@@ -113,7 +113,7 @@ def proxy(world: World, tracking: Tracking, settings: Settings) -> Array:
 def least_count(world: World, settings: Settings) -> Array:
     """What every draw brings each region at least, float [n_regions]."""
     share = np.bincount(world.labels) / len(world.labels)
-    return np.maximum(np.floor(settings.draw * FLOOR * share * (1 - 1e-9)), 1.0)
+    return np.maximum(np.floor(settings.draw * EXPLORATION * share * (1 - 1e-9)), 1.0)
 
 
 def run(world: World, tracking: Tracking, settings: Settings, seed: int) -> Run:
@@ -122,7 +122,7 @@ def run(world: World, tracking: Tracking, settings: Settings, seed: int) -> Run:
         aria.Partition.from_labels(world.labels),
         estimator=tracking.estimator,
         policy=tracking.policy,
-        floor=FLOOR,
+        exploration=EXPLORATION if tracking.policy.baseline is None else None,
         seed=seed,
     )
     rng = np.random.default_rng([seed, 3])

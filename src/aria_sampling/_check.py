@@ -20,9 +20,10 @@ __all__ = ["LOSS_HINTS", "as_array", "float_vector", "instance", "int_vector", "
 def shown(value: Any) -> str:
     """Return `value` as text for a message, cut to 200 characters. Only the first part of a long list is read."""
     try:
-        if isinstance(value, list | tuple) and len(value) > _FIRST:
+        kind = type(value)  # pyright: ignore
+        if issubclass(kind, list | tuple) and len(value) > _FIRST:
             return f"{_cut(repr(value[:_FIRST])[:-1])}, ... ({len(value)} in all)"
-        return _cut(repr(value[:_MOST_SHOWN] if isinstance(value, str | bytes) else value))
+        return _cut(repr(value[:_MOST_SHOWN] if issubclass(kind, str | bytes) else value))
     except Exception:  # whatever an object's __repr__ raises
         return f"<{type(value).__name__}>"
 
@@ -95,9 +96,8 @@ def as_array(name: str, values: Any, what: str, dtype: type[np.float64] | None =
     Lists, arrays, Series of pandas and polars, and torch tensors of any device and dtype, with a gradient or without.
     Sparse matrices are refused.
     """
-    if type(values) is np.ndarray:
-        return np.asarray(values, dtype)
-    _refuse_sparse(name, values, what)
+    if type(values) is not np.ndarray:
+        _refuse_sparse(name, values, what)
     try:
         if hasattr(values, "detach") and hasattr(values, "cpu"):
             return np.asarray(_array_of_tensor(values), dtype)
@@ -123,10 +123,9 @@ def _refuse_sparse(name: str, values: Any, what: str) -> None:
     if str(getattr(values, "layout", "")).startswith("torch.sparse"):
         dense = "to_dense()"
     if dense:
-        shape = tuple(values.shape)
-        raise ValueError(
-            f"{name}: expected {what}, got a sparse {type(values).__name__} of shape {shape}; pass {name}.{dense}"
-        )
+        came = f"a sparse {type(values).__name__} of shape {tuple(values.shape)}"
+        flat = ".ravel()" if what.startswith("a one-dimensional") else ""
+        raise ValueError(f"{name}: expected {what}, got {came}; pass {name}.{dense}{flat}")
 
 
 def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:

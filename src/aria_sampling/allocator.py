@@ -24,7 +24,7 @@ import hashlib
 import importlib
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Allocator:
             the weights by 1/exploration and keeps every region under observation.
         max_repeat: The most that any item may be drawn per n_items draws, at least 1. It caps the share of every
             region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot take over.
-            Default: no cap.
+            With a cap no visit is forced, so a region may wait for longer. Default: no cap.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is. 0 where
             draw, observe and step take turns; as many batches as a loader draws ahead otherwise. None: 0, or what
@@ -357,7 +357,7 @@ class Allocator:
         now, who = self._estimator.estimate(state), f"estimator: estimate() of {type(self._estimator).__name__}"
         for name in ("mean", "stderr", "count", "age"):
             values = getattr(now, name, None)
-            if not isinstance(values, np.ndarray) or values.shape != (length,) or values.dtype != np.float64:
+            if not _is_float64(values, (length,)):
                 raise ValueError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
         # a sum is not finite where one of its terms is not, and a minimum is NaN where one is
         if not (math.isfinite(now.mean.sum()) and now.count.min() > 0 and now.stderr.min() >= 0):
@@ -428,7 +428,7 @@ class Allocator:
             data=data,
             cap=self._cap,
             exploration=self._exploration,
-            forcing=self._policy.baseline is None,
+            forcing=self._policy.baseline is None and self._cap is None,
             key=self.key,
             progress=self._progress,
             open_rounds=rounds,
@@ -615,7 +615,7 @@ class Allocator:
             self._restart()
             raise
         self._restart()
-        fresh = np.setdiff1d(np.arange(self._partition.n_regions), feedback.regions)
+        fresh = np.delete(np.arange(self._partition.n_regions, dtype=np.int64), feedback.regions)
         return Adopted(
             feedback.regions,
             fresh,
@@ -674,20 +674,28 @@ def _checked_state(who: str, state: Any, n_regions: int) -> State:
     if not isinstance(state, State):
         raise ValueError(f"{who}: expected init() to return {expected}, got {shown(state)}")
     for name, array in [*state.rows.items(), *state.shared.items()]:
-        whole = isinstance(array, np.ndarray) and array.dtype == np.float64  # pyright: ignore[reportUnnecessaryIsInstance]
+        whole = _is_float64(array, getattr(array, "shape", ()))
         if not whole or (name in state.rows and array.shape[:1] != (n_regions,)):
             raise ValueError(f"{who}: expected init() to return {expected}, got {name}={shown(array)}")
     return State(_copies(state.rows), _copies(state.shared))
 
 
 def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> None:
-    """Raise ValueError unless `found` has the names, shapes and dtypes of `like`."""
+    """Raise ValueError unless `found` has the names and shapes of `like`, and float64 arrays."""
+    there = cast("dict[Any, Any]", found) if isinstance(found, dict) else {}
     for name, array in like.items():
-        value = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(value, np.ndarray) or value.shape != array.shape or value.dtype != array.dtype:
-            raise ValueError(f"{who}: expected {what} with {name!r}, {array.dtype}{[*array.shape]}, got {shown(value)}")
-    if len(found) != len(like):
-        raise ValueError(f"{who}: expected {what} {sorted(like)}, got {shown(sorted(found))}")
+        if not _is_float64(there.get(name), array.shape):
+            raise ValueError(
+                f"{who}: expected {what} with {name!r}, float64{[*array.shape]}, got {shown(there.get(name))}"
+            )
+    if len(there) != len(like):
+        raise ValueError(f"{who}: expected {what} {sorted(like)}, got {shown(list(there))}")
+
+
+def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether `value` is a float64 array of that shape."""
+    array: Any = value if isinstance(value, np.ndarray) else None
+    return array is not None and array.shape == shape and bool(array.dtype == np.float64)
 
 
 def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:

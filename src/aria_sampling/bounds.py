@@ -304,19 +304,21 @@ def timestep_ratio_bias(*, shares: Any, mean: Any, profile: Any) -> float:
 # -- allocation --------------------------------------------------------------------------------------------
 
 
-def weight_bound(*, floor: float, forced: bool = False) -> float:
-    """Return the largest weight q/p that a row can have, ``1 / floor``, and twice that with forced visits (T4.1, T5.4).
+def weight_bound(*, exploration: float, forced: bool = False) -> float:
+    """Return the largest weight q/p of a row, ``1 / exploration``, and twice that with forced visits (T4.1, T5.4).
 
-    For p of at least floor·q, as `Allocator` makes it, and at most half of the rows forced. One over it bounds the
-    effective sample size per row from below. Not for a floor of the form floor / K, where no such bound exists.
+    For p of at least exploration·q, as `Allocator` makes it, and at most half of the rows forced. One over it bounds
+    the effective sample size per row from below. Not for uniform exploration, exploration / K of each draw, where no
+    such bound exists.
     """
-    return (2.0 if forced else 1.0) / real("floor", floor, low=0, high=1, open_low=True)
+    return (2.0 if forced else 1.0) / real("exploration", exploration, low=0, high=1, open_low=True)
 
 
 def ess_fraction(p: Any, q: Any) -> float:
-    """Return the effective sample size per row of weights q/p, ``1 / sum(q**2 / p)``: at least the floor (T4.1).
+    """Return the effective sample size per row of weights q/p, ``1 / sum(q**2 / p)`` (T4.1).
 
-    In expectation over draws; half the floor at least in a draw with forced visits. Not for unweighted training.
+    At least the exploration, in expectation over draws; at least half of it in a draw with forced visits. Not for
+    unweighted training.
     """
     p = float_vector("p", p)
     q = float_vector("q", q, length=len(p))
@@ -339,24 +341,25 @@ def oscillation(log_ratio: Any) -> float:
     return float((values.max() - values.min()) / 2)
 
 
-def allocation_change(*, omega: Any, floor: float) -> FloatArray:
-    """Return how far probabilities can move in total: ``2 (1 - floor) tanh(omega / 2)`` (T4.2).
+def allocation_change(*, omega: Any, exploration: float) -> FloatArray:
+    """Return how far probabilities can move in total: ``2 (1 - exploration) tanh(omega / 2)`` (T4.2).
 
-    omega: half the spread of log(phi(estimate) / phi(truth)). That is at most the exponent times the largest
-    ``|log(estimate / truth)|`` for `Proportional`, the largest ``|estimate - truth| / temperature`` for `Softmax`,
-    and the weighted mean of its parts' for `Mixture`. Equality for two groups. Not for what follows the formula of
-    T4: effort that comes anyway, `max_repeat`, forced visits.
+    omega: half the spread of log(score of the estimate / score of the truth). That is at most the exponent times the
+    largest ``|log(estimate / truth)|`` for `Proportional`, and at most the step size times the summed largest
+    ``|estimate - truth|`` of all rounds, over the scale, for `GroupDRO`. Equality for two groups. Not for what follows
+    the formula of T4: coverage, `max_repeat`, forced visits.
     """
-    return 2 * (1 - real("floor", floor, low=0, high=1)) * np.tanh(_positive("omega", omega) / 2)
+    return 2 * (1 - real("exploration", exploration, low=0, high=1)) * np.tanh(_positive("omega", omega) / 2)
 
 
-def neyman_penalty(*, omega: Any, floor: float) -> FloatArray:
-    """Return by how much variance can exceed its minimum: ``cosh(omega)**2 / (1 - floor)`` (T4.3).
+def neyman_penalty(*, omega: Any, exploration: float) -> FloatArray:
+    """Return by how much variance can exceed its minimum: ``cosh(omega)**2 / (1 - exploration)`` (T4.3).
 
     For draws proportional to q·h in place of q·G (the optimum, G the root mean square of the gradient); omega: half
     the spread of log(h / G). Not for unweighted training, whose steps have another mean.
     """
-    return np.cosh(_positive("omega", omega)) ** 2 / (1 - real("floor", floor, low=0, high=1, open_high=True))
+    share = real("exploration", exploration, low=0, high=1, open_high=True)
+    return np.cosh(_positive("omega", omega)) ** 2 / (1 - share)
 
 
 def greedy_allocation(curves: Callable[[int, int], float], *, n_regions: int, budget: int) -> IntArray:
@@ -385,8 +388,8 @@ def minimax_regret(*, n_regions: int, rounds: int, loss_bound: float, estimation
     """Return the regret of exponentiated gradient with ``eta = sqrt(8 log(K) / T) / L`` (T4.6).
 
     ``L sqrt(T log(K) / 2)`` plus twice the summed largest estimation errors, against the worst region in
-    hindsight. Deterministic; losses and estimates in [0, L]. Not for another step size, nor for `Minimax` with its
-    default scale, which changes from round to round; a floor adds at most floor·L·T.
+    hindsight. Deterministic; losses and estimates in [0, L]. Not for another step size, nor for `GroupDRO` with its
+    default scale, which changes from round to round; exploration adds at most exploration·L·T.
     """
     k, t = integer("n_regions", n_regions, low=1), integer("rounds", rounds, low=1)
     error = float(np.sum(_positive("estimation_error", estimation_error)))
@@ -399,7 +402,7 @@ def minimax_regret(*, n_regions: int, rounds: int, loss_bound: float, estimation
 def visit_gap_tail(*, gap: Any, n: int, share: Any) -> FloatArray:
     """Return a bound on the chance that a region is not drawn in `gap` draws, ``(1 - n share)**gap`` (T5.2).
 
-    For systematic draws of n in which it always has a probability of at least `share`, such as floor·q. Not for
+    For systematic draws of n in which it always has a probability of at least `share`, such as exploration·q. Not for
     independent draws, which miss a region more often: ``(1 - share)**(n gap)``.
     """
     visited = np.minimum(integer("n", n, low=1) * _positive("share", share), 1.0)

@@ -139,8 +139,8 @@ class Coverage:
         if centers is not None and len(centers) > _MOST_REGIONS:
             if power > 0 and distinct.any():
                 warnings.warn(
-                    f"{len(centers)} regions are too many to compare with each other (at most {_MOST_REGIONS}), so each "
-                    "is covered by its own data alone; use fewer regions, or silence this with power=0",
+                    f"{len(centers)} regions are too many to compare with each other (at most {_MOST_REGIONS}), so "
+                    "each is covered by its own data alone; use fewer regions, or silence this with power=0",
                     AriaWarning,
                     stacklevel=2,
                 )
@@ -153,19 +153,19 @@ class Coverage:
         power = power if centers is not None else 0.0
         inputs = partition.fingerprint, _digest(centers), weight, power, given, noise, _digest(rows), _digest(distinct)
         self.__setstate__(
-            dict(
-                partition=partition,
-                counts=rows,
-                distinct=distinct,
-                uncovered=uncovered,
-                weight=weight,
-                power=power,
-                length_scale=length_scale,
-                noise=noise,
-                half_life=None,
-                is_online=False,
-                fingerprint=_digest_of_text("static", *inputs),
-            )
+            {
+                "partition": partition,
+                "counts": rows,
+                "distinct": distinct,
+                "uncovered": uncovered,
+                "weight": weight,
+                "power": power,
+                "length_scale": length_scale,
+                "noise": noise,
+                "half_life": None,
+                "is_online": False,
+                "fingerprint": _digest_of_text("static", *inputs),
+            }
         )
 
     @classmethod
@@ -409,22 +409,34 @@ def _covariance(a: AnyArray, b: AnyArray, length_scale: float) -> FloatArray:
         return np.exp(-0.5 * scaled * scaled)
 
 
+def _root(matrix: FloatArray) -> FloatArray:
+    """Return the lower Cholesky factor of a matrix, which is overwritten."""
+    from scipy.linalg import cholesky  # pyright: ignore
+
+    return cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)  # pyright: ignore
+
+
+def _solved(root: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the solution of ``root @ solution == right``; `root` is a lower triangle, `right` is overwritten."""
+    from scipy.linalg import solve_triangular  # pyright: ignore
+
+    return solve_triangular(root, right, lower=True, overwrite_b=True, check_finite=False)  # pyright: ignore
+
+
 def _exact(x: AnyArray, spread: FloatArray, length_scale: float) -> FloatArray:
     """Return the posterior variance at each row of `x` [n, d], given an observation of variance `spread` at each.
 
     A spread that is infinite is none.
     """
-    from scipy.linalg import cholesky, solve_triangular
-
     held = np.flatnonzero(np.isfinite(spread))
     among = _covariance(x[held], x[held], length_scale)
     among.flat[:: len(held) + 1] += spread[held]
-    root = cholesky(among, lower=True, overwrite_a=True, check_finite=False)
+    root = _root(among)
     left = np.empty(len(x))
     step = max(1, _AT_A_TIME // len(held))
     for begin in range(0, len(x), step):
         across = _covariance(x[held], x[begin : begin + step], length_scale)
-        known = solve_triangular(root, across, lower=True, overwrite_b=True, check_finite=False)
+        known = _solved(root, across)
         left[begin : begin + step] = 1 - np.einsum("hk,hk->k", known, known)
     return left
 
@@ -435,36 +447,32 @@ def _local_and_global(x: AnyArray, spread: FloatArray, length_scale: float) -> F
     The process is that of inducing points, plus a rest for every block of near rows that is independent of the other
     blocks (PIC: Snelson and Ghahramani 2007, "Local and global sparse Gaussian process approximations").
     """
-    from scipy.linalg import cholesky, solve_triangular
-
     points = x[_inducing(x, np.flatnonzero(np.isfinite(spread)), length_scale)]
     among = _covariance(points, points, length_scale)
     among.flat[:: len(points) + 1] += _JITTER
-    root = cholesky(among, lower=True, overwrite_a=True, check_finite=False)
+    root = _root(among)
     precision = np.eye(len(points))  # of the inducing points, whitened, given all observations
     weights = np.empty((len(x), len(points)), np.float32)  # of the whitened points in each row, given its block's
     left = np.empty(len(x))  # variance of each row, given its block's observations and the points
     for block in _blocks(x):
-        whitened = _covariance(points, x[block], length_scale)
-        whitened = solve_triangular(root, whitened, lower=True, overwrite_b=True, check_finite=False)
+        whitened = _solved(root, _covariance(points, x[block], length_scale))
         rest = _covariance(x[block], x[block], length_scale) - whitened.T @ whitened
         left[block] = rest.diagonal()
         held = np.flatnonzero(np.isfinite(spread[block]))
         if held.size:
             noisy = rest[np.ix_(held, held)]
             noisy.flat[:: held.size + 1] += np.maximum(spread[block[held]], _JITTER)
-            local = cholesky(noisy, lower=True, overwrite_a=True, check_finite=False)
-            near = solve_triangular(local, rest[held], lower=True, check_finite=False)
-            far = solve_triangular(local, whitened[:, held].T, lower=True, check_finite=False)
+            local = _root(noisy)
+            near = _solved(local, rest[held])
+            far = _solved(local, whitened[:, held].T)
             left[block] -= np.einsum("hk,hk->k", near, near)
             precision += far.T @ far
             whitened -= far.T @ near
         weights[block] = whitened.T
-    root = cholesky(precision, lower=True, overwrite_a=True, check_finite=False)
+    root = _root(precision)
     step = max(1, _AT_A_TIME // len(points))
     for begin in range(0, len(x), step):
-        some = weights[begin : begin + step].T.astype(np.float64)
-        shared = solve_triangular(root, some, lower=True, overwrite_b=True, check_finite=False)
+        shared = _solved(root, weights[begin : begin + step].T.astype(np.float64))
         left[begin : begin + step] += np.einsum("mk,mk->k", shared, shared)
     return left
 
@@ -474,11 +482,12 @@ def _inducing(x: AnyArray, held: IntArray, length_scale: float) -> IntArray:
 
     That is the order of the pivots of a Cholesky factorisation. If `held` are many, 4,096 of them are considered.
     """
-    from scipy.linalg.lapack import dpstrf
+    from scipy.linalg.lapack import dpstrf  # pyright: ignore
 
     some = held[np.linspace(0, len(held) - 1, min(len(held), _MOST_CANDIDATES)).astype(np.int64)]
-    _, pivots, rank, _ = dpstrf(_covariance(x[some], x[some], length_scale), lower=1, overwrite_a=1)
-    return some[pivots[: min(rank, _MOST_INDUCING, _MOST_WEIGHTS // len(x))] - 1]
+    _, pivots, rank, _ = dpstrf(_covariance(x[some], x[some], length_scale), lower=1, overwrite_a=1)  # pyright: ignore
+    most = min(int(rank), _MOST_INDUCING, _MOST_WEIGHTS // len(x))  # pyright: ignore
+    return some[np.asarray(pivots[:most], np.int64) - 1]  # pyright: ignore
 
 
 def _blocks(x: AnyArray) -> list[IntArray]:

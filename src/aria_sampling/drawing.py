@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,19 @@ from aria_sampling.shares import capped
 from aria_sampling.state import Change, Progress
 
 __all__ = ["Drawer", "next_tally", "padded"]
+
+
+class Shares(NamedTuple):
+    """What a draw follows, as the kernel takes it; see ``Shares`` in kernel.hpp. Padded arrays, and sums by block."""
+
+    q: FloatArray
+    q_sums: FloatArray
+    score: FloatArray
+    x: FloatArray
+    warm: FloatArray
+    frozen: FloatArray
+    cold: float
+
 
 _SIZE_RATE = 0.02  # of the moving average of the size of a draw
 _MOST_SCALE = 1e200  # data rows for each drawn one: beyond, nothing but regions without data is drawn
@@ -70,7 +83,9 @@ class Drawer:
         # weights: see kernel.hpp
         self._score = progress.score.copy()
         self._w, self._warm, self._frozen = self._base.copy(), self._none.copy(), self._none.copy()
-        self._applied, self._cold, self._shift = -1, progress.cold, progress.shift
+        self._applied = -1
+        self._cold: float = progress.cold
+        self._shift: float = progress.shift
         self._weigh_all()
         if coverage is not None or cap is not None:
             self._x, self._x_sums = np.zeros(len(self._q)), self._none.copy()
@@ -127,11 +142,8 @@ class Drawer:
 
     # -- shares and rows -------------------------------------------------------------------------------
 
-    def _shares(self, tally: Tally) -> tuple[tuple[Any, ...], float]:
-        """Return the kernel's arguments that say what the coming draw follows, and the water level.
-
-        They are q, its sums, and x as score, weights, two sums by block, and the factor of what is cold.
-        """
+    def _shares(self, tally: Tally) -> tuple[Shares, float]:
+        """Return what the coming draw follows, and the water level."""
         cold = 1.0 if math.isnan(self._cold) else _exp(self._cold - self._shift)
         x, warm, frozen, level = self._w, self._warm, self._frozen, 0.0
         coverage = self._coverage
@@ -142,7 +154,7 @@ class Drawer:
             share = _kernel.probabilities(self._q, self._q_sums, self._score, x, warm, frozen, cold, 0.0)
             self._x = padded(capped(share, self._cap))
             x, warm, frozen, cold = self._x, _kernel.block_sums(self._x), self._none, 1.0
-        return (self._q, self._q_sums, self._score, x, warm, frozen, cold), level
+        return Shares(self._q, self._q_sums, self._score, x, warm, frozen, cold), level
 
     def _scale(self, coverage: Coverage, tally: Tally) -> float:
         """Return what one item with data, or with online coverage one row that came, is worth in drawn shares."""

@@ -44,7 +44,7 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
                 "target: expected finite shares, none negative and not all 0, got values from "
                 f"{raw.min()} to {raw.max()}"
             )
-        if abs(raw.sum() - 1) <= len(raw) * _EPSILON:
+        if raw.max() <= 1 and abs(raw.sum() - 1) <= len(raw) * _EPSILON:
             return raw.copy()  # shares already, as of a saved target: dividing again would change their last bits
         raw = raw / raw.max()
     return raw / raw.sum()

@@ -259,8 +259,9 @@ class Progress:
             "policy_rows": dict(self.policy.rows),
             "policy_shared": dict(self.policy.shared),
             "draws": {
-                "visits": self.visits, "last": self.last, "present": self.present, "scores": scores,
-                "levels": levels, "counters": self.counters, "scalars": scalars,
+                "visits": self.visits, "last": self.last, "scores": scores, "levels": levels,
+                "counters": self.counters, "scalars": scalars,
+                **({"present": self.present} if len(self.present) else {}),
             },
         }  # fmt: skip
 
@@ -295,7 +296,7 @@ class Progress:
         draws = found["draws"]
         counters, scalars = draws["counters"], draws["scalars"]
         for name, least in (("visits", 0), ("last", -1), ("present", 0), ("counters", 0), ("scalars", 0)):
-            if not (np.isfinite(draws[name]) & (draws[name] >= least)).all():
+            if name in draws and not (np.isfinite(draws[name]) & (draws[name] >= least)).all():
                 raise StateError(
                     f"state entry 'draws.{name}': expected finite numbers >= {least}, got {shown(draws[name])}"
                 )
@@ -306,7 +307,8 @@ class Progress:
         changes = deque(_changes(draws["scores"], draws["levels"], first=round_ - lag))
         whole = _pairs(self.estimator.rows, estimator.rows) + _pairs(self.estimator.shared, estimator.shared)
         whole += _pairs(self.policy.rows, found["policy_rows"]) + _pairs(self.policy.shared, found["policy_shared"])
-        whole += [(getattr(self, name), draws[name]) for name in ("visits", "last", "present", "counters")]
+        names = [name for name in ("visits", "last", "present", "counters") if name in draws]
+        whole += [(getattr(self, name), draws[name]) for name in names]
         whole += [
             (self.scalars, np.concatenate([scalars, draws["levels"][0]])),
             (self.score, np.ascontiguousarray(draws["scores"][0])),
@@ -326,8 +328,8 @@ def beliefs(estimate: Estimate) -> FloatArray:
 
 
 def _pairs(targets: dict[str, FloatArray], values: dict[str, FloatArray]) -> list[tuple[AnyArray, AnyArray]]:
-    """Return which array is to be filled with which."""
-    return [(targets[name], np.ascontiguousarray(array)) for name, array in values.items()]
+    """Return which array is to be filled with which: with copies, as a policy may hand back arrays of its old state."""
+    return [(targets[name], np.array(array, order="C")) for name, array in values.items()]
 
 
 def _changes(scores: FloatArray, levels: FloatArray, *, first: int) -> Iterator[Change]:

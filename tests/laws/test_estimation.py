@@ -367,11 +367,11 @@ def test_only_ratios_of_weights_matter(seed, power):
     assert np.array_equal(profile.expected(other), profile.expected(one))
 
 
-@given(SEEDS, st.sampled_from([(np.nan, 1.0), (np.inf, 1.0), (1e150, 1.0), (5.0, 0.0)]))
-def test_rows_without_weight_or_loss_are_as_if_they_had_not_come(seed, bad):
+@given(SEEDS, st.sampled_from([np.nan, np.inf, -np.inf, 1e150]))
+def test_rows_whose_loss_is_dropped_are_as_if_they_had_not_come(seed, bad):
     profile = aria.TimestepProfile(5)
     k, x, w = rows(seed, 9, 5)
-    with_bad = (np.append(k, 2), np.append(x, bad[0]), np.append(w, bad[1]))
+    with_bad = (np.append(k, 2), np.append(x, bad), np.append(w, 1.0))
     one, other = profiled(profile, (k, x, w), (k, x, w)), profiled(profile, (k, x, w), with_bad)
     assert all(np.array_equal(one[name], other[name]) for name in one)
 

@@ -1,4 +1,4 @@
-"""Law 3, lag determinism: draw r knows the feedback of rounds <= r - 1 - lag and `present` of rounds <= r.
+"""Law 3, lag determinism: draw r knows the feedback of rounds <= r - 1 - lag and the coverage of rounds <= r.
 
 So whoever drives the allocator, early or late, whole or in parts, gets the same stream, bit for bit.
 """
@@ -18,23 +18,33 @@ lags = st.integers(0, 4)
 
 
 def sizes_and_presents(seed, n_regions):
-    """What the trainer does in each round, a function of the round alone: rows wanted (0: none), rows present."""
+    """What the trainer does in each round, a function of the round alone: rows wanted (0: none), rows that came."""
     rng = np.random.default_rng(seed)
-    with_present = rng.random() < 0.5
     sizes = rng.choice([0, 1, 3, 8, 15], ROUNDS)
-    presents = [rng.integers(0, n_regions, int(rng.integers(0, 9))) if with_present else None for _ in range(ROUNDS)]
+    presents = [rng.integers(0, n_regions, int(rng.integers(0, 9))) for _ in range(ROUNDS)]
     return sizes.tolist(), presents
 
 
 def make(lag, seed=0, **settings):
-    return aria.Allocator(small_pool(seed=seed % 7), lag=lag, seed=seed, target="uniform", **settings)
+    """With a static coverage, an online one or none, by the seed."""
+    pool = small_pool(seed=seed % 7)
+    coverages = [None, aria.Coverage(pool, items=[0, 7, 7, 30], weight=0.2), aria.Coverage.online(pool, half_life=4.0)]
+    settings = {"coverage": coverages[seed % 3], **settings}
+    return aria.Allocator(pool, lag=lag, seed=seed, target="uniform", **settings)
 
 
 def open_round(allocator, sizes, presents):
     r = allocator.round + len(allocator.open_rounds)
-    if sizes[r]:
-        return allocator.draw(sizes[r], present=presents[r])
-    return allocator.skip(present=presents[r])
+    return draw_with(allocator, sizes[r], presents[r])
+
+
+def draw_with(allocator, n, came):
+    """The draw, told of the rows that came in the way that its coverage wants."""
+    if allocator.coverage is None:
+        return allocator.draw(n)
+    if allocator.coverage.is_online:
+        return allocator.draw(n, present=came)
+    return allocator.draw(n, data_rows=len(came))
 
 
 def feed(allocator, losses=loss_of):
@@ -98,11 +108,11 @@ def test_a_draw_ignores_later_feedback_and_later_presence(seed, lag, r):
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_a_draw_does_use_the_newest_feedback_it_may(lag):
-    """The counterpart: feedback of round r - 1 - lag and `present` of round r change draw r; nothing vacuous above."""
-    for what in ("feedback", "present"):
+    """The counterpart: feedback of round r - 1 - lag, and rows that came in round r, change draw r."""
+    for what, seed in (("feedback", 3), ("static", 4), ("online", 5)):
         seen = []
         for variant in (0, 1):
-            allocator = make(lag, 3)
+            allocator = make(lag, seed)
             for _ in range(8):
                 if len(allocator.open_rounds) > lag:
                     if what == "feedback" and variant and allocator.round == 8 - 1 - lag:
@@ -110,14 +120,14 @@ def test_a_draw_does_use_the_newest_feedback_it_may(lag):
                     else:
                         feed(allocator)
                     allocator.step()
-                allocator.draw(12)
+                draw_with(allocator, 12, [0])
             while allocator.round < 8 - lag:
                 if what == "feedback" and variant and allocator.round == 8 - 1 - lag:
                     feed(allocator, lambda d: 1 + 100.0 * (d.regions == 0))
                 else:
                     feed(allocator)
                 allocator.step()
-            last = allocator.draw(12, present=[1] * 20 if what == "present" and variant else None)
+            last = draw_with(allocator, 12, [1] * 500 if variant else [0])
             assert last.round == 8
             seen.append(last)
         a, b = seen
@@ -156,7 +166,7 @@ def test_the_error_names_the_number_and_changes_nothing(seed, lag):
         for _ in range(lag + 1):
             open_round(a, *plan)
     before, probabilities = allocator.state_dict(), allocator.probabilities
-    for call in (lambda: allocator.draw(5, present=[0, 1]), lambda: allocator.skip(present=[2])):
+    for call in (lambda: draw_with(allocator, 5, [0, 1]), lambda: draw_with(allocator, 0, [2])):
         with pytest.raises(FeedbackLagError, match=rf"lag={lag + 1} or more") as caught:
             call()
         message = str(caught.value)

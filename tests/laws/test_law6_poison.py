@@ -1,4 +1,4 @@
-"""Law 6, nothing poisons it: whatever losses come, p stays finite, sums to 1 and keeps to its floor."""
+"""Law 6, nothing poisons it: whatever losses come, p stays finite, sums to 1 and explores."""
 
 import math
 
@@ -31,10 +31,8 @@ ESTIMATORS = [aria.EmaBank(), aria.Ema(), aria.Ema(1.0), aria.Ema(0.3, per="visi
 POLICIES = [
     aria.Proportional(),
     aria.Proportional(20.0),
-    aria.Softmax(),
-    aria.Minimax(),
+    aria.GroupDRO(),
     aria.Reducible(),
-    aria.Mixture((aria.Proportional(), aria.Softmax(0.1))),
 ]
 
 parts = {
@@ -49,11 +47,11 @@ def dropped(losses):
 
 
 def sound(allocator):
-    """p is finite, sums to 1 and keeps to the floor; the metrics but for unknown discrepancies are finite."""
+    """p is finite, sums to 1 and explores; the metrics but for unknown discrepancies are finite."""
     p = allocator.probabilities
     assert np.isfinite(p).all()
     assert p.sum() == pytest.approx(1, abs=1e-12)
-    assert (p >= allocator.floor * allocator.target * (1 - 1e-12)).all()
+    assert (p >= allocator.exploration * allocator.target * (1 - 1e-12)).all()
     assert (p[allocator.target == 0] == 0).all()
     estimate = allocator.estimate()
     assert np.isfinite(estimate.mean).all() or not (estimate.count > 0).any()
@@ -66,10 +64,12 @@ def sound(allocator):
 @given(st.data(), *parts.values())
 def test_any_losses(data, estimator, policy, target):
     """Random poison in random rows: sound after every round, the dropped ones counted exactly, draws go on."""
-    allocator = aria.Allocator(small_pool(), estimator=estimator, policy=policy, target=target, floor=0.2)
+    pool = small_pool()
+    coverage = aria.Coverage(pool, items=data.draw(st.lists(st.integers(0, 59), max_size=9)))
+    allocator = aria.Allocator(pool, coverage=coverage, estimator=estimator, policy=policy, target=target)
     count = 0
     for _ in range(8):
-        draw = allocator.draw(7, present=[0, 5, 5])
+        draw = allocator.draw(7)
         losses = data.draw(st.lists(st.sampled_from(POISON), min_size=7, max_size=7))
         allocator.observe(draw.regions, losses)
         allocator.step()
@@ -123,8 +123,8 @@ def test_before_any_finite_loss_p_is_q():
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_one_region_at_1e30_cannot_take_the_floor(estimator):
-    allocator = aria.Allocator(small_pool(), estimator=estimator, target="uniform", floor=0.3, seed=1)
+def test_one_region_at_1e30_cannot_take_all(estimator):
+    allocator = aria.Allocator(small_pool(), estimator=estimator, target="uniform", exploration=0.3, seed=1)
     drawn = np.zeros(6)
     for _ in range(200):
         draw = allocator.draw(20)
@@ -139,11 +139,11 @@ def test_one_region_at_1e30_cannot_take_the_floor(estimator):
 def test_a_single_outlier_is_forgotten():
     """1e30 once, then 1 as before. Nothing clips a mean: it is the memory that ends, member by member."""
     for estimator, losses in ((aria.Ema(0.1), 1000), (aria.EmaBank((4.0, 12.0)), 3000)):
-        state = estimator.init(1)
+        allocator = aria.Allocator(aria.Partition.from_labels([0]), estimator=estimator)
         for index in range(losses):
-            row = aria.Feedback.from_rows([0], [1e30 if index == 50 else 1.0], n_regions=1)
-            state = estimator.update(state, row)
-        assert estimator.estimate(state).mean[0] == pytest.approx(1.0, abs=1e-6)
+            allocator.draw(0)
+            allocator.close_round([0], [1e30 if index == 50 else 1.0])
+        assert allocator.estimate().mean[0] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
@@ -172,8 +172,8 @@ def test_largest_allowed_losses(estimator):
 
 
 def test_negative_estimates_count_as_zero():
-    """An average below 0 is shown as it is and gives no effort but the floor."""
-    allocator = aria.Allocator(small_pool(n_regions=2), estimator=aria.Ema(), floor=0.2)
+    """An average below 0 is shown as it is and gives no effort but exploration."""
+    allocator = aria.Allocator(small_pool(n_regions=2), estimator=aria.Ema())
     allocator.draw(2)
     allocator.observe([0, 1], [-5.0, 2.0])
     allocator.step()
@@ -185,15 +185,17 @@ def test_clipped_evidence_moves_trust_by_so_much_at_most():
     """One wild loss counts at most `clip` against a member; two with the same error lose the same."""
     bank = aria.EmaBank((2.0, 50.0), discount=0.5, clip=9.0)
     state = bank.init(1)
+    rows, shared = state.rows, state.shared
     for loss in (1.0, 1.0, 1e100):
-        state = bank.update(state, aria.Feedback.from_rows([0], [loss], n_regions=1))
-    assert state["evidence"].max() <= 9.0 * (1 + 1e-12)
+        rows, shared = bank.update(rows, shared, aria.Feedback.from_rows([0], [loss], n_regions=1))
+    assert rows["members"][0, 3 * 2 :].max() <= 9.0 * (1 + 1e-12)
 
 
 @pytest.mark.filterwarnings("error")
 @given(st.lists(st.sampled_from(POISON), min_size=8, max_size=8), st.booleans(), st.integers(0, 2**32))
 def test_random_conditioning_with_any_losses(losses, normalise, seed):
-    allocator = aria.Allocator(small_pool(), estimator=aria.Ema(), seed=seed)
+    pool = small_pool()
+    allocator = aria.Allocator(pool, coverage=aria.Coverage.online(pool), estimator=aria.Ema(), seed=seed)
     switch = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.7), normalise=normalise)
     rng = np.random.default_rng(seed)
     for index in range(6):
@@ -205,11 +207,11 @@ def test_random_conditioning_with_any_losses(losses, normalise, seed):
 @pytest.mark.filterwarnings("error")
 def test_profile_with_any_losses():
     profile = aria.TimestepProfile(n_bins=4)
-    state = profile.init()
+    state, bins, weights = profile.init(), np.arange(4), np.array([1.0, 5.0, 1e-300, 1e-3])
     for index in range(30):
-        state = profile.update(state, [10, 300, 600, 900], np.roll(POISON[:12], index)[:4], [1.0, 5.0, 0.0, 1e-3])
-        expected = profile.expected(state, np.arange(1000))
-        assert np.isnan(expected).all() or (np.isfinite(expected) & (expected > 0)).all()
+        state = profile.update(state, bins, np.roll(POISON[:12], index)[:4], weights)
+        expected = profile.expected(state)
+        assert expected is None or (np.isfinite(expected) & (expected > 0)).all()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
@@ -237,8 +239,10 @@ def test_ids_keep_every_bit():
     pool = aria.Partition.from_labels(np.repeat([0, 1], [n - 1, 1]))
     assert pool.regions_of([n - 2, n - 1]).tolist() == [0, 1]
     sampler = aria.Allocator(pool, target=[0, 1]).sampler(batch_size=1, num_samples=3)
-    assert next(iter(sampler)) == n - 1
+    rows = iter(sampler)
+    assert next(rows) == n - 1
     sampler.observe(torch.tensor([n - 1]), torch.tensor([1.0], dtype=torch.bfloat16))
+    assert next(rows) == n - 1
     for wrong in (torch.tensor([float(n - 1)]), np.array([n - 1.0])):
         with pytest.raises(ValueError, match="indices: expected integers, got dtype float"):
             sampler.observe(wrong, [1.0])

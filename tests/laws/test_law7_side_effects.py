@@ -29,7 +29,14 @@ def exercise():
     switch.draw([1, 990, 995])
     switch.observe([1.0, 2.0, 3.0])
     allocator.load_state_dict(allocator.state_dict())
-    repr(pool), hash(pool), allocator.metrics(), pool.assign(rng.normal(size=(3, 3)))
+    coverage = aria.Coverage(pool, items=[0, 1, 2], embeddings=rng.normal(size=(3, 3)))
+    heir = aria.Allocator(pool, coverage=coverage, policy=aria.Reducible())
+    heir.adopt(allocator.state_dict(), partition=pool)
+    play(heir, 2)
+    history = aria.History(heir, every=1)
+    history.record()
+    history.advice()
+    repr(pool), hash(pool), allocator.metrics(), pool.assign(rng.normal(size=(3, 3))), heir.digest()
 
 
 def test_global_random_states_are_untouched():
@@ -152,13 +159,13 @@ def test_reading_changes_nothing():
     for value in (allocator.probabilities, *vars(allocator.estimate()).values()):
         value[:] = -7.0
     allocator.metrics()["round"] = 9
-    allocator.state_dict()["cursors"].clear()
+    allocator.state_dict()["draws"].clear()
+    allocator.draw_counts[:] = 7
     assert allocator.state_dict() == before
     assert (allocator.probabilities >= 0).all()
     assert (allocator.estimate().count >= 0).all()
-    for name in ("target",):
-        with pytest.raises(ValueError, match="read-only"):
-            getattr(allocator, name)[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        allocator.target[0] = 1
     pool = allocator.partition
     for array in (pool.labels, pool.order, pool.offsets, pool.sizes):
         with pytest.raises(ValueError, match="read-only"):
@@ -171,16 +178,23 @@ def test_inputs_are_neither_changed_nor_kept():
     """Whatever the caller does to its arrays afterwards, the allocator has its own."""
     labels = np.array(small_pool().labels, np.int64)
     centers, target = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32), np.arange(1.0, 7.0)
-    given = [labels.copy(), centers.copy(), target.copy()]
+    items, counts = np.array([0, 1, 1]), np.arange(6.0)
+    arrays = (labels, centers, target, items, counts)
+    given = [array.copy() for array in arrays]
     pool = aria.Partition.from_labels(labels, centers=centers)
-    allocator, twin = aria.Allocator(pool, target=target, lag=1), aria.Allocator(pool, target=target, lag=1)
-    for mine, was in zip((labels, centers, target), given, strict=True):
+    coverages = aria.Coverage(pool, items=items), aria.Coverage(pool, counts=counts)
+    uncovered = [coverage.uncovered.copy() for coverage in coverages]
+    online = aria.Coverage.online(pool)
+    allocator, twin = (aria.Allocator(pool, coverage=online, target=target, lag=1) for _ in "ab")
+    for mine, was in zip(arrays, given, strict=True):
         assert np.array_equal(mine, was)
         assert mine.flags.writeable
         mine[:] = 0
     assert np.array_equal(pool.labels, given[0])
     assert np.array_equal(pool.centers, given[1])
     assert np.allclose(allocator.target, given[2] / 21)
+    assert np.array_equal(coverages[1].counts, given[4])
+    assert all(np.array_equal(coverage.uncovered, was) for coverage, was in zip(coverages, uncovered, strict=True))
     for spoil in (True, False):
         a = allocator if spoil else twin
         present, regions, losses = np.array([1, 2]), np.array([0, 3]), np.array([1.0, 2.0])
@@ -193,16 +207,20 @@ def test_inputs_are_neither_changed_nor_kept():
     assert allocator.state_dict() == twin.state_dict()
 
 
-def test_conditioning_inputs_are_neither_changed_nor_kept():
+@pytest.mark.parametrize("kind", ["arrays", "tensors"])
+def test_conditioning_inputs_are_neither_changed_nor_kept(kind):
+    form = pytest.importorskip("torch").as_tensor if kind == "tensors" else np.asarray
     states = []
     for spoil in (True, False):
-        switch = aria.RandomConditioning(aria.Allocator(small_pool()), schedule=aria.ConstantSwitch(0.5))
-        timesteps, paired, losses = np.arange(20) * 40, np.arange(20) - 1, np.arange(20.0)
+        pool = small_pool()
+        allocator = aria.Allocator(pool, coverage=aria.Coverage.online(pool))
+        switch = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.5))
+        timesteps, paired, losses = form(np.arange(20) * 40), form(np.arange(20) - 1), form(np.arange(20.0))
         s = switch.draw(timesteps, paired=paired)
         assert timesteps.tolist() == (np.arange(20) * 40).tolist()
         if spoil:
             timesteps[:], paired[:] = 0, 3
-            assert not np.shares_memory(s.mask, timesteps)
+            assert not np.shares_memory(np.asarray(s.mask), np.asarray(timesteps))
         switch.observe(losses, step=False)
         assert losses.tolist() == list(range(20))
         if spoil:
@@ -223,14 +241,20 @@ def test_embeddings_are_not_changed():
     assert not np.shares_memory(pool.centers, embeddings)
 
 
-def test_changing_what_a_draw_returned_does_not_change_what_is_credited():
+@pytest.mark.parametrize("kind", ["arrays", "tensors"])
+def test_changing_what_a_draw_returned_does_not_change_what_is_credited(kind):
     """A trainer that reuses the arrays it was given must not move credit to other regions."""
+    form = pytest.importorskip("torch").as_tensor if kind == "tensors" else np.asarray
     states = []
     for spoil in (True, False):
         switch = aria.RandomConditioning(aria.Allocator(small_pool()), schedule=aria.ConstantSwitch(1.0))
-        s = switch.draw(np.full(8, 500))
+        s = switch.draw(form(np.full(8, 500)))
         if spoil:
-            s.regions[:], s.items[:], s.weights[:], s.mask[:] = 0, 0, 9.0, False
-        switch.observe(1.0 + np.arange(8.0))
+            for values, other in ((s.regions, 0), (s.items, 0), (s.weights, 9.0), (s.mask, False)):
+                try:
+                    values[:] = other
+                except ValueError as error:  # an array that cannot be written to is as good
+                    assert "read-only" in str(error)
+        switch.observe(form(1.0 + np.arange(8.0)))
         states.append(switch.state_dict())
     assert states[0] == states[1]

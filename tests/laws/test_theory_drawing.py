@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import aria_sampling as aria
 from aria_sampling import bounds
-from aria_sampling.drawing import forced_regions, systematic_counts
+from aria_sampling._kernel import link, reference
+from tests.feeding import after
+from tests.laws.test_law1_draw import pieces, systematic_counts
 
 SEEDS = st.integers(0, 2**32)
 
@@ -22,8 +24,7 @@ def test_chance_of_no_visit(seed, n, gap):
     """T5.2, E: a draw visits with probability min(1, n p), by integrating u over its breakpoints; never less than
     n independent draws would; and `gap` draws in a row miss with the power of the rest."""
     p = np.random.default_rng(seed).dirichlet(np.full(5, 0.5))
-    ends = np.concatenate(([0.0], np.sort((-np.cumsum(p) * n) % 1.0), [1.0]))
-    lengths, inside = np.diff(ends), (ends[:-1] + ends[1:]) / 2
+    lengths, inside = pieces(p, n)
     missed = sum(length * (systematic_counts(p, n, u) == 0) for length, u in zip(lengths, inside, strict=True))
     np.testing.assert_allclose(1 - missed, np.minimum(1, n * p), atol=1e-12)
     assert (missed <= (1 - p) ** n + 1e-12).all()
@@ -50,7 +51,7 @@ def test_gaps_of_one_over_the_share_are_impossible():
 
 
 def test_gap_tail_example():
-    """64 regions, 64 rows, floor 0.1: with chance 0.99 no region waits longer than 193 in any of 1e5 rounds."""
+    """64 regions, 64 rows, exploration 0.1: with chance 0.99 no region waits longer than 193 in any of 1e5 rounds."""
     chance = 64 * 1e5 * bounds.visit_gap_tail(gap=[192, 193], n=64, share=0.1 / 64)
     assert chance[0] > 0.01 >= chance[1]
 
@@ -60,11 +61,15 @@ def test_gap_tail_example():
 @pytest.mark.parametrize("k", [2, 9, 12, 30])
 def test_forced_gap_is_the_longest_wait(k, n, max_gap):
     """T5.4, E: all regions visited together once, and then only those that are forced: the queue at its longest."""
-    last, longest = np.zeros(k, int), 0
+    last, longest = np.zeros(k, np.int64), 0
+    ring = np.zeros((2, k + 1), np.int32)
+    link(np.arange(k), np.zeros(k, np.int64), last, *ring)
     for number in range(1, 4 * (max_gap + k)):
-        gaps = number - last
-        longest = max(longest, int(gaps.max()))
-        last[forced_regions(gaps, np.full(k, 1 / k), max_gap=max_gap, most=n // 2)] = number
+        longest = max(longest, int((number - last).max()))
+        due = reference._due(ring[0], last, most=n // 2, until=number - max_gap)
+        last[due] = number
+        for region in due.tolist():
+            reference._touch(*ring, region)
     assert longest == bounds.forced_gap(max_gap=max_gap, n_regions=k, n=n)
 
 
@@ -84,7 +89,7 @@ def same(a, b, names=("regions", "count", "mean", "m2")):
 
 @given(seed=SEEDS, ranks=st.integers(1, 7))
 def test_feedback_does_not_depend_on_the_sharding(seed, ranks):
-    """T6.1, E: rows dealt to ranks in any way and merged in global row order: the same bits, for any data."""
+    """T6.1, E: rows sharded over ranks in any way and merged in global row order: the same bits, for any data."""
     rng, regions, losses = random_rows(seed, 5, dyadic=False)
     owner = rng.integers(0, ranks, len(regions))
     gathered = [np.flatnonzero(owner == rank) for rank in range(ranks)]  # (row, loss) of each rank
@@ -148,16 +153,14 @@ def test_moments_of_ranks_merge_to_those_of_all_rows(seed, ranks):
 def test_averages_of_per_rank_averages_are_wrong():
     """T6.1, E: counts 1 and 7, means 1 and 3, rate 0.1, from 0: merged 1.566, averaged over ranks 0.833."""
     ema = aria.Ema(rate=0.1)
-    settled = aria.Feedback.from_rows(np.zeros(8000, int), np.zeros(8000), n_regions=1)  # memory full, mean 0
+    settled = [0] * 8000, np.zeros(8000)  # memory full, mean 0
 
-    def after(losses):
-        state = ema.update(ema.init(1), settled)
-        feedback = aria.Feedback.from_rows(np.zeros(len(losses), int), losses, n_regions=1)
-        return ema.estimate(ema.update(state, feedback)).mean[0]
+    def moved(losses):
+        return after(ema, [settled, ([0] * len(losses), losses)], 1).mean[0]
 
-    assert after([1.0] + [3.0] * 7) == pytest.approx(2.75 * (1 - 0.9**8), rel=1e-12)
-    assert after([1.0] + [3.0] * 7) == pytest.approx(1.566, abs=5e-4)
-    assert (after([1.0]) + after([3.0] * 7)) / 2 == pytest.approx(0.833, abs=5e-4)
+    assert moved([1.0] + [3.0] * 7) == pytest.approx(2.75 * (1 - 0.9**8), rel=1e-12)
+    assert moved([1.0] + [3.0] * 7) == pytest.approx(1.566, abs=5e-4)
+    assert (moved([1.0]) + moved([3.0] * 7)) / 2 == pytest.approx(0.833, abs=5e-4)
 
 
 @pytest.mark.parametrize("estimator", [aria.Ema(), aria.Ema(per="visit"), aria.EmaBank()])

@@ -1,55 +1,29 @@
-"""The promises of the package as a whole: what importing it loads, its names, its version, its size."""
+"""The promises of the package as a whole: what importing it loads, its names, its version, its kernel, its imports."""
 
 from __future__ import annotations
 
 import ast
 import importlib.metadata
-import io
+import os
 import re
 import subprocess
 import sys
-import textwrap
-import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import aria_sampling
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "aria_sampling"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ["torch", "sklearn", "matplotlib", "diffusers", "transformers", "pandas"]
-
-# Not the core, so not on its budget: the torch side, glue for hosts, figures, the command line.
-OUTSIDE_THE_CORE = ("torch", "integrations", "report", "cli.py")
+WRITTEN = {"", ".py", ".pyi", ".cpp", ".hpp", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}
+HEAVY = ["torch", "sklearn", "matplotlib", "scipy", "diffusers", "transformers", "pandas"]
 
 
 def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def code_lines(path: Path) -> int:
-    """Lines with code on them: no docstrings, comments or blank lines."""
-    source = path.read_text(encoding="utf-8")
-    docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    silent = {
-        tokenize.COMMENT,
-        tokenize.NL,
-        tokenize.NEWLINE,
-        tokenize.INDENT,
-        tokenize.DEDENT,
-        tokenize.ENDMARKER,
-        tokenize.ENCODING,
-    }
-    lines: set[int] = set()
-    for token in tokenize.tokenize(io.BytesIO(source.encode()).readline):
-        if token.type not in silent:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - docstrings)
 
 
 def test_import_loads_nothing_heavy():
@@ -94,13 +68,6 @@ def test_every_public_name_of_torch_is_in_the_reference():
     assert sorted(documented) == sorted(module.__all__)
 
 
-def test_what_is_outside_the_core_is_there_or_still_to_come():
-    """A name that is misspelt here, or moved, would put its files on the core's budget without a word."""
-    assert (PACKAGE / "torch" / "__init__.py").is_file()
-    outside = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if "import torch" in path.read_text("utf-8")}
-    assert outside <= set(OUTSIDE_THE_CORE)
-
-
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no_such_name"):
         aria_sampling.no_such_name
@@ -121,35 +88,49 @@ def test_typed_marker_is_shipped():
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_the_core_is_small():
-    core = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] not in OUTSIDE_THE_CORE]
-    assert sum(map(code_lines, core)) < 2500
+def test_the_compiled_kernel_is_in_use():
+    """Unless another one is asked for. A kernel that does not load must not go unnoticed here."""
+    from aria_sampling import _kernel
+
+    assert _kernel.COMPILED is (os.environ.get("ARIA_KERNEL") != "reference")
+
+
+def test_the_stub_of_the_kernel_names_what_is_in_it():
+    core = pytest.importorskip("aria_sampling._kernel._core")
+    stub = ast.parse((PACKAGE / "_kernel" / "_core.pyi").read_text(encoding="utf-8"))
+    named = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert named == {name for name in dir(core) if not name.startswith("_")}
+
+
+def inside_functions(path: Path) -> Iterator[ast.AST]:
+    functions = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, functions):
+            yield from ast.walk(node)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_files_are_small(path):
-    assert code_lines(path) <= 250
+def test_no_function_imports_our_own_modules(path):
+    """That would hide a circle of modules from its readers, and often from import-linter."""
+    for node in inside_functions(path):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "aria_sampling" for alias in node.names), node.lineno
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, node.lineno
+            assert (node.module or "").split(".")[0] != "aria_sampling", node.lineno
 
 
-def test_code_lines_counts_code_alone(tmp_path):
-    path = tmp_path / "example.py"
-    source = """
-        QQQDoc.
-
-        more
-        QQQ
-
-        # comment
-        x = 1  # why
-
-        def f():
-            QQQDoc.QQQ
-            return (
-                x
-            )
-    """.replace("QQQ", '"' * 3)
-    path.write_text(textwrap.dedent(source))
-    assert code_lines(path) == 5
+def test_dynamic_imports_are_two():
+    """Arrays load the torch side twice: for `Allocator.sampler`, and for the first tensor of RandomConditioning."""
+    found = set()
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        dynamic = [call for call in calls if call.split(".")[-1] in {"import_module", "__import__"}]
+        found |= {(path.relative_to(PACKAGE).as_posix(), call) for call in dynamic}
+        assert len(dynamic) <= 1, path
+    call = "importlib.import_module"
+    assert found == {("allocator.py", call), ("conditioning/_backend.py", call)}
 
 
 def test_no_file_names_a_place_on_the_machine_it_was_written_on():
@@ -162,7 +143,7 @@ def test_no_file_names_a_place_on_the_machine_it_was_written_on():
     guilty = []
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
-        if path.is_file() and path.suffix in {"", ".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}:
+        if path.is_file() and path.suffix in WRITTEN:
             found = pattern.search(path.read_text(encoding="utf-8", errors="ignore"))
             if found:
                 guilty.append(f"{name}: {found.group()}")

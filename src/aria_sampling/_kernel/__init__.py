@@ -15,13 +15,12 @@ _WANTED = os.environ.get("ARIA_KERNEL", "compiled")
 if _WANTED not in ("compiled", "reference"):
     raise ImportError(f"ARIA_KERNEL={_WANTED!r}: expected 'compiled' or 'reference'")
 
-COMPILED = False
-if _WANTED == "compiled":
+_found = _WANTED == "compiled"
+if _found:
     try:
-        from aria_sampling._kernel import _core as _core
-
-        COMPILED = True
+        from aria_sampling._kernel.compiled import *  # noqa: F403
     except ImportError as error:
+        _found = False
         warnings.warn(
             f"the compiled kernel cannot be loaded ({error}); the Python one gives the same draws, 10 to 100 times "
             "slower. Install a wheel of aria-sampling, or a C++ compiler before `pip install`; ARIA_KERNEL=reference "
@@ -29,7 +28,8 @@ if _WANTED == "compiled":
             AriaWarning,
             stacklevel=2,
         )
-if COMPILED:
-    from aria_sampling._kernel.compiled import *  # noqa: F403
-else:
+if not _found:
     from aria_sampling._kernel.reference import *  # noqa: F403
+
+COMPILED = _found
+"""Whether the compiled kernel is in use."""

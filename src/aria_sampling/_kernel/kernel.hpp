@@ -84,7 +84,7 @@ inline i64 position(u64 seed, i64 region, i64 nth, i64 size) {
   return i64(x);
 }
 
-// ---------------------------------------------------------------- exponential and logarithm, to about 1 ulp
+// ---------------------------------------------------------------- exponential and logarithm, to within 2 ulp
 
 // e**x, x taken into [-700, 700]. Free of branches, so that loops over it become vector instructions.
 inline double exp_clamped(double x) {
@@ -552,11 +552,8 @@ inline double water(i64 K, const double *s, double scale, double guess, double *
       ground += grounds[j];
       number += numbers[j];
     }
-    if (level == INFINITY && !(weight > LEAST_WEIGHT)) { // no weight anywhere
-      level = 0;
-      break;
-    }
-    if (number == 0) { // the guess lies below all ground
+    if (number == 0) { // the guess lies below all ground, or there is no weight anywhere
+      if (level == INFINITY) break;
       level = INFINITY;
       continue;
     }
@@ -566,6 +563,7 @@ inline double water(i64 K, const double *s, double scale, double guess, double *
     level = better;
     if (done) break;
   }
+  if (!(level * LEAST_WEIGHT < 1)) level = 0; // no weight anywhere, or as good as none
   for (i64 b = 0; b < blocks(K); ++b) {
     for (i64 k = b * BLOCK; k < (b + 1) * BLOCK; ++k) {
       double ground = (s[k] - lowest * x[k]) * scale;

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,10 @@ __all__ = [
     "log",
     "positions",
     "probabilities",
+    "replace",
     "store",
     "stream_key",
+    "sum_beliefs",
     "uniforms",
     "variation",
     "water",
@@ -333,7 +336,7 @@ def water(
 
     The sum is convex and piecewise linear in the level, so Newton's method comes to the level from above, and is exact
     once it knows which regions stay dry. The ground is counted from its lowest point on, so that a huge s cancels: the
-    level that is returned is counted from there, too. Without any weight x is 0, and so is the level.
+    level that is returned is counted from there, too. Without any weight, or as good as none, x and the level are 0.
 
     Args:
         score: Which regions are cold, where NaN, [K].
@@ -357,18 +360,19 @@ def water(
     n_wet_before = -1
     for _ in range(200):  # it takes 2 to 10; rounding might go to and fro
         wet = level * u > ground  # the level may be infinite: all that has a weight
-        n_wet, weight = int(np.count_nonzero(wet)), np.float64(_in_lanes(np.where(wet, u, 0.0)))
-        if level == np.inf and not weight > LEAST_WEIGHT:  # no weight anywhere
-            level = np.float64(0.0)
-            break
-        if n_wet == 0:  # the guess lies below all ground
+        n_wet = int(np.count_nonzero(wet))
+        if n_wet == 0:  # the guess lies below all ground, or there is no weight anywhere
+            if level == np.inf:
+                break
             level = np.float64(np.inf)
             continue
-        better = (1 + _in_lanes(np.where(wet, ground, 0.0))) / weight
+        better = (1 + _in_lanes(np.where(wet, ground, 0.0))) / np.float64(_in_lanes(np.where(wet, u, 0.0)))
         done = n_wet == n_wet_before and not better > level
         n_wet_before, level = n_wet, better
         if done:
             break
+    if not level * LEAST_WEIGHT < 1:  # no weight anywhere, or as good as none
+        level = np.float64(0.0)
     share = level * u - ground
     x[:] = np.where(share > 0, share, 0.0)
     sums[:] = block_sums(x)
@@ -693,10 +697,34 @@ def _over_members(values: FloatArray) -> FloatArray:
     return 0.0 + np.cumsum(values, axis=0)[-1]
 
 
-# ---------------------------------------------------------------- what is known of all regions
+# ---------------------------------------------------------------- beliefs: mean, and number of losses behind it
+
+
+def sum_beliefs(belief: FloatArray, sums: FloatArray, /) -> None:
+    """Fill `sums`, float64 [B, 2], with the sums by block of number times mean, and of the number.
+
+    Args:
+        belief: Of each region the estimated mean and the effective number of losses behind it, [K, 2].
+        sums: [B, 2].
+    """
+    sums[:] = _belief_sums(belief, np.arange(len(sums)))
 
 
 @np.errstate(all="ignore")
+def _belief_sums(belief: FloatArray, blocks: IntArray) -> FloatArray:
+    mean, count = np.concatenate([belief, np.zeros((-len(belief) % BLOCK, 2))]).T
+    members = np.where(count > 0, count * mean, 0.0), np.where(count > 0, count, 0.0)
+    return np.stack([block_sums(values.reshape(-1, BLOCK)[blocks]) for values in members], axis=1)
+
+
+def _believed(regions: IntArray, news: FloatArray, belief: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return the blocks that `news` changes, and what becomes of their sums."""
+    touched = np.unique(regions // BLOCK)
+    after = belief.copy()
+    after[regions] = news
+    return touched, _belief_sums(after, touched)
+
+
 def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: FloatArray, /) -> float:
     """Return the count-weighted mean of all regions if `news` were stored; NaN if nothing is known.
 
@@ -704,9 +732,9 @@ def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: Floa
 
     Args:
         regions: Regions with feedback, ascending, int64 [m].
-        news: Their new beliefs: estimated mean, and effective number of losses behind it, [m, 2].
+        news: Their new beliefs, [m, 2].
         belief: The beliefs of all regions before, [K, 2].
-        sums: Their sums by block, [B, 2]: of number times mean, and of the number.
+        sums: What `sum_beliefs` makes of these, [B, 2].
     """
     touched, after = _believed(regions, news, belief)
     sums = sums.copy()
@@ -715,15 +743,21 @@ def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: Floa
     return total / count if count > 0 else np.nan
 
 
-def _believed(regions: IntArray, news: FloatArray, belief: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return the blocks that `news` changes, and what becomes of their sums."""
-    touched = np.unique(regions // BLOCK)
-    after = belief.copy()
-    after[regions] = news
-    mean, count = np.concatenate([after, np.zeros((-len(after) % BLOCK, 2))]).T
-    known = count > 0
-    members = np.stack([np.where(known, count * mean, 0.0), np.where(known, count, 0.0)])
-    return touched, np.stack([block_sums(m.reshape(-1, BLOCK)[touched]) for m in members], axis=1)
+# ---------------------------------------------------------------- what changes a state
+
+Write = tuple[AnyArray, Any, Any]  # array, index, values
+
+
+def replace(pairs: list[tuple[Any, Any]], /) -> None:
+    """Fill arrays, all of them or none.
+
+    Args:
+        pairs: Pairs of an array and what it becomes, of equal sizes and types.
+
+    Raises:
+        ValueError: An array of another size or type than the one that it replaces. Nothing is changed.
+    """
+    _write([_whole(target, values) for target, values in pairs])
 
 
 def store(
@@ -736,41 +770,73 @@ def store(
     drawn: IntArray,
     visits: IntArray,
     last: IntArray,
-    number: int,
+    counters: IntArray,
+    dropped: int,
+    forced: int,
+    drawn_rows: int,
+    data_rows: int,
+    scalars: FloatArray,
+    recent: float,
+    size: float,
+    level: float,
     /,
 ) -> None:
     """Store what closing a round has changed, all of it or nothing; not even Ctrl-C comes between.
 
     Args:
         regions: Regions with feedback, ascending, int64 [m].
-        rows: Pairs of arrays: one [K, ...], and what its rows of these regions become, [m, ...].
-        whole: Pairs of arrays of equal size: one, and what it becomes.
-        news: New beliefs of these regions, [m, 2]; see `borrowed`.
-        belief: [K, 2].
+        rows: Pairs of an array [K, ...] and what its rows of these regions become, [m, ...].
+        whole: Pairs of an array and what it becomes.
+        news: New beliefs of these regions, [m, 2].
+        belief: [K, 2]. It is changed, and so is all that follows but for `drawn` and the numbers.
         belief_sums: [B, 2].
         drawn: The region of every row that was drawn, int64 [n].
         visits: Draws from each region, int64 [K].
         last: Number of the draw that visited it last, int64 [K].
-        number: Number of this draw.
+        counters: int64 [8]; what its entries are, `state.py` says.
+        dropped: Losses dropped in the round.
+        forced: Visits forced in it.
+        drawn_rows: Rows drawn in all rounds so far.
+        data_rows: Rows with data of their own in all rounds so far.
+        scalars: float64, the first three are those that follow.
+        recent: Rows drawn lately.
+        size: Size of a draw.
+        level: Water level.
 
     Raises:
         ValueError: An array of another size or type than the one that it replaces. Nothing is changed.
     """
     n_regions, m = len(visits), len(regions)
-    writes: list[tuple[AnyArray, Any, Any]] = []
+    writes: list[Write] = []
     for target, values in rows:
-        _same_type(target, values, target.size // n_regions * m)
-        writes.append((target.reshape(n_regions, -1), regions, values.reshape(m, target.size // n_regions)))
-    for target, values in whole:
-        _same_type(target, values, target.size)
-        writes.append((target.reshape(-1), ..., values.reshape(-1)))
+        width = target.size // n_regions
+        _check_fit(target, values, width * m)
+        writes.append((target.reshape(n_regions, width), regions, values.reshape(m, width)))
+    writes += [_whole(target, values) for target, values in whole]
+    first = int(np.count_nonzero(belief[regions, 1] == 0))
     touched, sums = _believed(regions, news, belief)
     visited, times = np.unique(drawn, return_counts=True)
+    rounds, draws, dropped_so_far, forced_so_far, *_, known = counters[:7].tolist()
+    after = (
+        rounds + 1, draws + (len(drawn) > 0), dropped_so_far + dropped, forced_so_far + forced, drawn_rows, data_rows,
+        known + first,
+    )  # fmt: skip
     writes += [(belief, regions, news), (belief_sums, touched, sums)]
-    writes += [(visits, visited, visits[visited] + times), (last, visited, number)]
-    deque(map(operator.setitem, *zip(*writes, strict=True)), maxlen=0)  # one call in C: signals wait until it is over
+    writes += [(visits, visited, visits[visited] + times), (last, visited, draws)]
+    writes += [(counters, slice(7), after), (scalars, slice(3), (recent, size, level))]
+    _write(writes)
 
 
-def _same_type(target: AnyArray, values: AnyArray, size: int) -> None:
+def _whole(target: AnyArray, values: AnyArray) -> Write:
+    _check_fit(target, values, target.size)
+    return target.reshape(-1), slice(None), values.reshape(-1)
+
+
+def _check_fit(target: AnyArray, values: AnyArray, size: int) -> None:
     if values.dtype != target.dtype or values.size != size:
-        raise ValueError("store: an array of another size or type")
+        raise ValueError("expected an array of the target's size and type")
+
+
+def _write(writes: list[Write]) -> None:
+    """Write all in one call in C: a signal, such as Ctrl-C, waits until it is over."""
+    deque(starmap(operator.setitem, writes), maxlen=0)

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -205,10 +206,10 @@ def host_report(losses: Any, credit: Any, *, length: int) -> HostReport:
 
 def backend_of(value: Any) -> Backend:
     """Return the backend of a value: PyTorch's for a tensor, NumPy's for all else."""
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
-    if torch is None or not isinstance(value, torch.Tensor):
+    if type(value) is np.ndarray:
         return ARRAYS
-    return _torch().TENSORS
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return ARRAYS if torch is None or not isinstance(value, torch.Tensor) else _torch().TENSORS
 
 
 def ranks_of(group: Any, check_every: int) -> Ranks | None:
@@ -219,5 +220,7 @@ def ranks_of(group: Any, check_every: int) -> Ranks | None:
     return _torch().SwitchRanks(group, check_every)
 
 
+@cache
 def _torch() -> Any:
+    """Return the module for tensors."""
     return importlib.import_module("aria_sampling.torch._backend")

@@ -59,8 +59,8 @@ class TimestepProfile:
             state: From `init` or `update`; not changed.
             bins: Range of each row, int64 [n] in ``0..n_bins-1``.
             losses: float64 [n]; non-finite ones, and those of size 1e150 and more, are left out.
-            weights: float64 [n], positive: importance weights q/p of the rows, so that the profile is that of the target
-                and not of the allocation.
+            weights: float64 [n], positive: importance weights q/p of the rows, so that the profile is that of the
+                target and not of the allocation.
         """
         if not (use := np.abs(losses) < LOSS_LIMIT).all():
             bins, losses, weights = bins[use], losses[use], weights[use]
@@ -68,7 +68,7 @@ class TimestepProfile:
         count = np.bincount(bins, minlength=self.n_bins)
         weight = np.bincount(bins, weights, self.n_bins)
         mean = np.bincount(bins, weights * losses, self.n_bins) / np.maximum(weight, _TINY)
-        keep = _kernel.exp(count * self._log_keep)
+        keep = _kernel.exp(count * np.float64(self._log_keep))
         gain = 1 - keep
         return {"total": keep * state["total"] + gain * mean, "weight": keep * state["weight"] + gain}
 

@@ -146,13 +146,15 @@ class RandomConditioning:
         """
         name, rows = self._rows(timesteps, noise)
         backend = backend_of(rows)
-        given = {name: rows} if paired is None else {name: rows, "paired": paired}
-        _check_kind(backend, name, given)
+        given = {name: rows}
+        if paired is not None:
+            _check_kind("paired", paired, backend, name)
+            given["paired"] = paired
         arrays = backend.arrays(given)
         chance, bins = self._at_timesteps(arrays[name]) if noise is None else self._at_noise(arrays[name])
         own = self._own(arrays.get("paired"), length=len(chance))
 
-        rounds, ranks = self.allocator.rounds, self._ranks
+        rounds, ranks = self.allocator.rounds, self._ranks()
         rounds.make_room()
         counts = [len(chance)]
         if ranks is not None:
@@ -169,7 +171,7 @@ class RandomConditioning:
             draw = self.allocator.draw(n, present=labels[kept[kept >= 0]].astype(np.int64))
         opened = rounds.newest
         assert opened is not None  # drawn a moment ago
-        opened.context = _Batch(self, backend, mask, bins[mask], counts)
+        opened.context = _Batch(self, backend, mask, bins[mask], counts, ranks)
 
         items, regions, weights = draw.items, draw.regions, draw.weights
         if ranks is not None:
@@ -200,11 +202,11 @@ class RandomConditioning:
             raise RuntimeError(
                 f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
             )
-        given = {"losses": losses} if credit is None else {"losses": losses, "credit": credit}
-        _check_kind(batch.backend, "timesteps or noise levels of this batch", given)
-        ranks = self._ranks
-        length = batch.counts[0 if ranks is None else ranks.rank]
-        batch.report = batch.backend.report(losses, credit, length=length, alone=ranks is None)
+        _check_kind("losses", losses, batch.backend, "timesteps or noise levels of this batch")
+        if credit is not None:
+            _check_kind("credit", credit, batch.backend, "timesteps or noise levels of this batch")
+        length = batch.counts[0 if batch.ranks is None else batch.ranks.rank]
+        batch.report = batch.backend.report(losses, credit, length=length, alone=batch.ranks is None)
         if step:
             try:
                 self.step()
@@ -221,7 +223,7 @@ class RandomConditioning:
                 lag it may be raised later, by `draw` or `synchronize`.
         """
         opened, batch = self._reporting("step")
-        report, ranks = batch.report, self._ranks
+        report, ranks = batch.report, batch.ranks
         if ranks is None:
             waits = report is not None and report.waits
             read = partial(_alone, report)
@@ -304,9 +306,8 @@ class RandomConditioning:
             )
         return int_vector("paired", paired, length=length, low=-1, high=self.allocator.partition.n_items)
 
-    @property
     def _ranks(self) -> Ranks | None:
-        """The ranks of the run; None if this process is alone."""
+        """Return the ranks of the run; None if this process is alone."""
         if self._many is None:
             self._many = ranks_of(self._group, self._check_every)
         return self._many if self._many is not None and self._many.size > 1 else None
@@ -338,14 +339,16 @@ class RandomConditioning:
         self, opened: OpenRound, batch: _Batch, read: Callable[[], list[tuple[FloatArray, BoolArray | None] | None]]
     ) -> None:
         """Credit the losses of all ranks and close the round, or do neither; ranks that reported none have none."""
-        parts = read()
+        losses, credit = _joined(read(), batch.counts)
         twins = self._twins
-        if len(parts) > 1:
-            masks = np.split(batch.mask, np.cumsum(batch.counts)[:-1])
-            twins = twins.after(opened.draw.round, [part and part[0] for part in parts], masks)
-        regions, bins, losses, weights = _credited_rows(opened, batch, parts)
+        if batch.ranks is not None:
+            twins = twins.after(opened.draw.round, losses, batch.mask, batch.counts)
+        regions, bins, losses, weights = opened.draw.regions, batch.bins, losses[batch.mask], opened.draw.weights
+        if credit is not None:
+            rows = credit[batch.mask]
+            regions, bins, losses, weights = regions[rows], bins[rows], losses[rows], weights[rows]
         before = self._learnt
-        profile, expected, credit = before.profile, before.expected, losses
+        profile, expected, ratio = before.profile, before.expected, losses
         if self.normalise and len(losses):
             profile = self.profile.update(before.profile, bins, losses, weights)
             expected = self.profile.expected(profile)
@@ -353,15 +356,15 @@ class RandomConditioning:
             usual = expected if before.expected is None else before.expected
             if usual is not None:
                 with np.errstate(over="ignore"):  # infinite is not finite: dropped and counted like any such loss
-                    credit = losses / usual[bins]
+                    ratio = losses / usual[bins]
         after = _Learnt(profile, expected, before.rows + len(batch.mask), before.switched + len(batch.bins))
         try:
-            self.allocator.close_round(regions, credit)
+            self.allocator.close_round(regions, ratio)
         finally:
             if self.allocator.round > opened.draw.round:  # also where Ctrl-C came right after
                 self._learnt, self._twins = after, twins
-        if (ranks := self._ranks) is not None:
-            ranks.note(self.allocator.round, self.allocator.digest)
+        if batch.ranks is not None:
+            batch.ranks.note(self.allocator.round, self.allocator.digest)
 
     # -- what it knows ---------------------------------------------------------------------------------------------
 
@@ -462,6 +465,7 @@ class _Batch:
         mask: Which rows of all ranks switch, bool [B].
         bins: Range of noise levels of each switched row, int64 [s].
         counts: Number of rows of each rank.
+        ranks: The ranks; None if this process is alone.
         report: Its losses, between ``observe(step=False)`` and `step`.
     """
 
@@ -470,6 +474,7 @@ class _Batch:
     mask: BoolArray
     bins: IntArray
     counts: list[int]
+    ranks: Ranks | None
     report: Report | None = None
 
 
@@ -478,32 +483,32 @@ def _alone(report: Report | None) -> list[tuple[FloatArray, BoolArray | None] | 
     return [None if report is None else report.read()]
 
 
-def _credited_rows(
-    opened: OpenRound, batch: _Batch, parts: list[tuple[FloatArray, BoolArray | None] | None]
-) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-    """Return regions, ranges of noise levels, losses and weights of the switched rows to credit, [m] each."""
-    mask, draw = batch.mask, opened.draw
-    if len(parts) == 1 and parts[0] is not None and parts[0][1] is None:  # the common case
-        return draw.regions, batch.bins, parts[0][0][mask], draw.weights
-    losses, credit = np.zeros(len(mask)), np.zeros(len(mask), bool)
+def _joined(
+    parts: list[tuple[FloatArray, BoolArray | None] | None], counts: list[int]
+) -> tuple[FloatArray, BoolArray | None]:
+    """Return the losses of the rows of all ranks, float64 [B], and which to credit, bool [B]; None: all.
+
+    A rank that reported none has losses of 0, which are not to be credited.
+    """
+    if len(parts) == 1 and parts[0] is not None:
+        return parts[0]
+    losses, credit = np.zeros(sum(counts)), np.zeros(sum(counts), bool)
     begin = 0
-    for part, count in zip(parts, batch.counts, strict=True):
+    for part, count in zip(parts, counts, strict=True):
         if part is not None:
             losses[begin : begin + count] = part[0]
             credit[begin : begin + count] = True if part[1] is None else part[1]
         begin += count
-    rows = credit[mask]
-    return draw.regions[rows], batch.bins[rows], losses[mask][rows], draw.weights[rows]
+    return losses, credit
 
 
-def _check_kind(backend: Backend, first: str, given: dict[str, Any]) -> None:
-    """Raise ValueError unless all values are of the backend's kind."""
-    for name, value in given.items():
-        if (other := backend_of(value)) is not backend:
-            raise ValueError(
-                f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}; pass "
-                + backend.convert.format(name)
-            )
+def _check_kind(name: str, value: Any, backend: Backend, first: str) -> None:
+    """Raise ValueError unless a value is of the backend's kind, which is that of `first`."""
+    if (other := backend_of(value)) is not backend:
+        raise ValueError(
+            f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}; pass "
+            + backend.convert.format(name)
+        )
 
 
 def _timestep_hint(timesteps: Any, most: int) -> str:

@@ -55,7 +55,7 @@ def _what(name: str, values: Any, array: AnyArray) -> str:
         return f"{array.size} objects, the first is of type {type(first).__name__}{hint}"
     hint = ""
     if array.ndim == 1 and array.size and array.dtype.kind in "iuf":
-        hint = f"; if that is one number an item, pass np.reshape({name}, (-1, 1)); if one item, np.reshape({name}, (1, -1))"
+        hint = f"; pass np.reshape({name}, (-1, 1)) if these are items, np.reshape({name}, (1, -1)) if it is one item"
     if array.ndim > 2 and 0 not in array.shape:
         hint = f"; to put what belongs to an item in one row, pass np.reshape({name}, (len({name}), -1))"
     return f"shape {array.shape}{hint}"

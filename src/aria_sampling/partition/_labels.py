@@ -107,7 +107,7 @@ def _read(labels: Any) -> AnyArray:
 
 def _coded_numbers(array: AnyArray) -> tuple[IntArray, Sequence[Any]]:
     """Return the place of each number, date or bool among the different ones, -1 for null; and these, sorted."""
-    there = array == array  # neither NaN nor NaT
+    there = ~(np.isnat(array) if array.dtype.kind in "mM" else np.isnan(array))
     codes = np.full(array.size, -1)
     values, codes[there] = np.unique(array[there], return_inverse=True)
     return codes, list(values)
@@ -139,17 +139,19 @@ def _used(codes: AnyArray, values: Any) -> tuple[IntArray, Sequence[Any]]:
 def _is_null(value: Any) -> bool:
     """Whether a label is None, NaN, NaT or pandas.NA."""
     try:
-        return value is None or type(value).__name__ == "NAType" or bool(value != value)
+        return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
     except Exception:  # whatever an object's __ne__ raises
         return False
 
 
 def _whole(values: Sequence[Any]) -> IntArray | None:
     """Return `values` as int64 if all are whole numbers that float64 and int64 hold exactly, else None."""
-    numbers = (int, float, np.integer, np.floating)
-    if all(isinstance(v, numbers) and not isinstance(v, bool) and abs(v) < 2**53 and v == int(v) for v in values):
-        return np.array([int(value) for value in values], np.int64)
-    return None
+    kinds = set(map(type, values))
+    if bool in kinds or not all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
+        return None
+    if not all(abs(value) < 2**53 and value == int(value) for value in values):
+        return None
+    return np.array([int(value) for value in values], np.int64)
 
 
 def _text(value: Any) -> str:

@@ -88,7 +88,6 @@ class KMeansPartitioner(Partitioner):
         sample = np.sort(rng.choice(len(array), size=n_fit, replace=False))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Number of distinct clusters")  # reported by fit
-            kmeans: Any = KMeans
-            model = kmeans(self.n_regions, n_init=1, max_iter=self.max_iter, random_state=self.seed)
-            model.fit(array[sample].astype(np.float32))
-        return np.asarray(model.cluster_centers_, dtype=np.float32)
+            model = KMeans(self.n_regions, n_init=1, max_iter=self.max_iter, random_state=self.seed)  # pyright: ignore
+            model.fit(array[sample].astype(np.float32))  # pyright: ignore
+        return np.asarray(model.cluster_centers_, dtype=np.float32)  # pyright: ignore

@@ -13,7 +13,7 @@ region). Nothing in it changes while training, so it can be memory-mapped and sh
 A pool whose items stand region by region takes nothing an item:
 
 >>> Partition.from_sizes([600_000_000, 400_000_000], names=["web", "code"])
-Partition(n_items=1000000000, n_regions=2, fingerprint='2c27a6cf91be')
+Partition(n_items=1000000000, n_regions=2, fingerprint='d80f9add6660')
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Partition:
         n_items, n_regions = array.size, int(array.max()) + 1
         wanted = "labels: expected regions 0..K-1, each with an item, got"
         if n_regions > n_items:
-            raise ValueError(f"{wanted} {n_items} items and a region {n_regions - 1}; {dense_hint(has_noise)}")
+            largest = n_regions - 1 - has_noise
+            raise ValueError(f"{wanted} {n_items} items and a region {largest}; {dense_hint(has_noise)}")
         compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
         sizes = _sizes(compact, n_regions)
         if not sizes.all():
@@ -185,14 +186,16 @@ class Partition:
     def items_of(self, region: int) -> IntArray:
         """Return the items of one region in ascending order, int64 [sizes[region]]. ValueError if out of range."""
         region = integer("region", region, low=0, high=self.n_regions - 1)
-        begin, end = self.offsets[region], self.offsets[region + 1]
-        return np.arange(begin, end) if self._order is None else self._order[begin:end].astype(np.int64)
+        begin, end = int(self.offsets[region]), int(self.offsets[region + 1])
+        if self._order is None:
+            return np.arange(begin, end, dtype=np.int64)
+        return self._order[begin:end].astype(np.int64)
 
     def regions_of(self, items: Any) -> IntArray:
         """Return the region of each of `items`, int64 [n]. ValueError for an item outside the pool."""
         items = int_vector("items", items, high=self.n_items)
         if self._labels is None:
-            return np.searchsorted(self.offsets, items, side="right") - 1
+            return np.asarray(np.searchsorted(self.offsets, items, side="right"), np.int64) - 1
         return self._labels[items].astype(np.int64)
 
     def assign(self, embeddings: Any) -> IntArray:
@@ -243,9 +246,9 @@ class Partition:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the fields, read-only again: copying and pickling an array make it writable."""
-        for value in state.values():
-            if isinstance(value, np.ndarray):
-                _frozen(value)
+        for name in ("_labels", "_order", "offsets", "centers"):
+            if state[name] is not None:
+                _frozen(state[name])
         self.__dict__.update(state)
 
     def __eq__(self, other: object) -> bool:
@@ -263,12 +266,12 @@ class Partition:
 
 def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
     """Return `names` as a tuple of text; ValueError unless a sequence (so in an order) of one name a region."""
-    ordered = not isinstance(names, str | bytes | Set | Mapping) and bool(getattr(names, "__len__", None))
+    kind = type(names)  # pyright: ignore
     try:
-        ordered = ordered and all(np.ndim(name) == 0 for name in names)
+        ordered = not issubclass(kind, str | bytes | Set | Mapping) and all(np.ndim(name) == 0 for name in names)
     except Exception:  # whatever an object's __iter__ or __array__ raises
         ordered = False
-    if not ordered:
+    if not ordered or not hasattr(names, "__len__"):
         raise ValueError(f"names: expected a sequence of {n_regions} names, got {shown(names)}")
     if len(names) != n_regions:
         raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling.conditioning._backend import Backend, Report, check_losses, host_report
 from aria_sampling.torch._collective import Ranks
-from aria_sampling.torch._feedback import Transfer, on_device, to_array
+from aria_sampling.torch._feedback import Transfer, to_array
 
 __all__ = ["TENSORS", "SwitchRanks"]
 
@@ -31,11 +31,13 @@ class _Tensors(Backend):
 
     def arrays(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return tensors as arrays, waiting once for those on a device; see `Backend`."""
+        arrays: dict[str, Any] = {}
         for name, value in values.items():
             _dense(name, value)
-        if on_device(*values.values()):
-            return dict(zip(values, Transfer(*values.values()).arrays(), strict=True))
-        return {name: _host(value) for name, value in values.items()}
+            if _is_far(value):
+                return dict(zip(values, Transfer(*values.values()).arrays(), strict=True))
+            arrays[name] = _host(value)
+        return arrays
 
     def outputs(
         self, like: Any, mask: BoolArray, items: IntArray, regions: IntArray, weights: FloatArray
@@ -59,14 +61,16 @@ class _Tensors(Backend):
         _dense("losses", losses)
         if credit is not None:
             _dense("credit", credit)
-        losses = losses.detach()
-        if not losses.is_complex() and losses.dtype != torch.bool:
-            check_losses(tuple(losses.shape), length, "losses.reshape({}).mean(dim=1)")
-        if not on_device(losses):
-            return host_report(_host(losses), None if credit is None else to_array(credit), length=length)
-        if losses.ndim != 1:
-            return host_report(to_array(losses), None, length=length)  # refuses a scalar by the same message
-        return _DeviceReport(losses, credit, length=length, alone=alone)
+        average = "losses.reshape({}).mean(dim=1)"
+        far = _is_far(losses)
+        if far and losses.ndim:
+            if not losses.is_complex() and losses.dtype != torch.bool:
+                check_losses(tuple(losses.shape), length, average)
+            return _DeviceReport(losses.detach(), credit, length=length, alone=alone)
+        array = to_array(losses) if far else _host(losses)
+        if array.dtype.kind in "iuf":
+            check_losses(array.shape, length, average)
+        return host_report(array, None if credit is None else to_array(credit), length=length)
 
 
 TENSORS = _Tensors()
@@ -78,10 +82,17 @@ def _dense(name: str, value: Tensor) -> None:
         raise ValueError(f"{name}: expected a dense tensor, got one of layout {value.layout}: pass {name}.to_dense()")
 
 
+def _is_far(value: Tensor) -> bool:
+    """Whether a tensor is on a device."""
+    return not value.is_cpu
+
+
 def _host(value: Tensor) -> AnyArray:
-    """Return a tensor on the host as an array, floats as float64; integers share its memory."""
-    value = value.detach()
-    return (value.double() if value.is_floating_point() else value).numpy()
+    """Return a tensor on the host as an array that shares its memory, or as float64 where NumPy lacks the dtype."""
+    try:
+        return value.numpy(force=True)
+    except TypeError:  # bfloat16 and smaller
+        return value.detach().double().numpy()
 
 
 def _packed(
@@ -103,7 +114,7 @@ class _DeviceReport(Report):
     """Losses on a device: copied there or on their way from it, so that the trainer may change its own.
 
     Args:
-        losses: Detached, dense, of one dimension.
+        losses: Detached, dense.
         credit: Which rows are credited, bool [length] on any device, or None.
         length: Number of rows.
         alone: Whether this is the only process: the copy to the host begins at once.
@@ -112,8 +123,10 @@ class _DeviceReport(Report):
     waits = True
 
     def __init__(self, losses: Tensor, credit: Tensor | None, *, length: int, alone: bool) -> None:
-        if losses.is_complex() or losses.dtype == torch.bool:
-            raise ValueError(f"losses: expected real numbers, got dtype {losses.dtype}")
+        if losses.ndim != 1 or losses.is_complex() or losses.dtype == torch.bool:
+            raise ValueError(
+                f"losses: expected real numbers, one a row, got shape {tuple(losses.shape)} of dtype {losses.dtype}"
+            )
         if len(losses) != length:
             raise ValueError(f"losses: expected {length} numbers, got {len(losses)}")
         if credit is not None and (tuple(credit.shape) != (length,) or credit.dtype != torch.bool):

@@ -102,7 +102,7 @@ class Batch:
         return sum(part.n for part in self.parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Part:
     """Rows reported by one call.
 
@@ -110,8 +110,8 @@ class Part:
         n: Number of rows, m.
         ids: Their items or regions, int64 [m]; None if only the device knows them.
         credit: Which rows are credited, bool [m]; None: all, or what the packed rows say.
-        data: The losses, float64 [m] or on their way; or packed rows, where the ids are on the device or the rows go
-            to other ranks.
+        data: The losses, float64 [m], a tensor on a device, or on their way from it; or packed rows, where the ids are
+            on the device or the rows go to other ranks.
     """
 
     n: int
@@ -123,6 +123,11 @@ class Part:
     def waits(self) -> bool:
         """Whether its losses are on their way from a device."""
         return isinstance(self.data, Transfer)
+
+    def start(self) -> None:
+        """Let what is on a device begin its way to the host: once all that the host knows was checked."""
+        if isinstance(self.data, Tensor):
+            self.data = Transfer(self.data)
 
 
 def in_order(ids: Any, losses: Any, expected: IntArray) -> FloatArray | None:
@@ -165,7 +170,7 @@ def part_of(
         high: Bound of the ids.
         hint: What to change if an id is out of range.
         packed: Pack them for other ranks.
-        keep: Share no memory with what came, on the host. What is on a device is copied anyway.
+        keep: Share no memory with what came, on the host. What is on a device is copied by `Part.start`.
 
     Raises:
         ValueError: Another shape, dtype or length, or ids out of range. What only the device knows is not looked at.
@@ -173,13 +178,13 @@ def part_of(
     if on_device(ids, losses, credit):
         if on_device(ids, credit):
             rows = pack(ids, losses, credit, name=name)
-            return Part(len(rows), None, None, rows if packed else Transfer(rows))
+            return Part(len(rows), None, None, rows)
         items = int_vector(name, to_array(ids), high=high, hint=hint)
         if packed:
             rows = pack(torch.as_tensor(items), losses, credit, name=name)
             return Part(len(rows), items.copy(), None, rows)
         values = _vector("losses", losses, "numbers, one a row", len(items))
-        return Part(len(items), items.copy(), _credit_vector(credit, len(items)), Transfer(values))
+        return Part(len(items), items.copy(), _credit_vector(credit, len(items)), values)
     items = int_vector(name, to_array(ids), high=high, hint=hint)
     values = loss_vector(losses, len(items))
     credited = _credit_vector(credit, len(items))
@@ -277,7 +282,8 @@ def pack(ids: Any, losses: Any, credit: Any = None, *, name: str = "indices") ->
 def _vector(name: str, values: Any, what: str, length: int | None = None) -> Tensor:
     """Return `values` as a tensor [n] of real numbers, detached; ValueError, naming it, for anything else."""
     try:
-        tensor = torch.as_tensor(values).detach()
+        # a list by way of NumPy: torch would make float32 of its numbers
+        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach()
     except Exception as error:  # None, text, a list of lists
         raise ValueError(
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"

@@ -39,7 +39,12 @@ def places(ids: IntArray, drawn: IntArray) -> IntArray:
 
 
 def match(
-    items: IntArray, draws: Sequence[Draw], block: Callable[[int], slice], closed: tuple[Draw, IntArray] | None = None
+    items: IntArray,
+    draws: Sequence[Draw],
+    block: Callable[[int], slice],
+    *,
+    closed: tuple[Draw, IntArray] | None = None,
+    ranks: int = 1,
 ) -> IntArray:
     """Return which row of the first draw each of `items` is, int64 [m].
 
@@ -48,6 +53,7 @@ def match(
         draws: The draw that is being reported, then those that are open after it.
         block: Which rows of a draw of that size this rank's loader gets.
         closed: The draw that was closed last, and its items that were not reported.
+        ranks: Number of ranks that report.
 
     Raises:
         ValueError: An item that is not in the draw, or more often than it was drawn; the message names the cause.
@@ -58,34 +64,38 @@ def match(
     if len(missing) == 0:
         return place
     absent = missing[~np.isin(missing, draw.items)]
-    if len(absent) == 0:
+    cause = _cause(items, missing, draws, block, closed)
+    if len(absent):
         raise ValueError(
-            f"indices: {len(missing)} of {len(items)} rows of round {draw.round} are reported more often than they "
-            f"were drawn, the first is {missing[0]}. Report each row once; if you do, several ranks got the same rows: "
-            f"give the sampler num_replicas= and rank=, or let the framework deal them out; {GROUP}"
+            f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the "
+            f"first is {absent[0]}. {cause or _REPLACED}"
         )
+    twice = "Report each row once" if ranks == 1 else f"{ranks} ranks report. If each reports its rows once, {_SAME}"
     raise ValueError(
-        f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the first "
-        f"is {absent[0]}. {_cause(items, absent, draws, block, closed or (draw, absent[:0]))}"
+        f"indices: {len(missing)} of {len(items)} rows of round {draw.round} are reported more often than they were "
+        f"drawn, the first is {missing[0]}. {cause or twice}"
     )
 
 
 def _cause(
     items: IntArray,
-    absent: IntArray,
+    missing: IntArray,
     draws: Sequence[Draw],
     block: Callable[[int], slice],
-    closed: tuple[Draw, IntArray],
+    closed: tuple[Draw, IntArray] | None,
 ) -> str:
-    """Return why rows are not those of the batch being reported, as far as the draws tell."""
+    """Return why rows are not those of the batch being reported, as far as the draws tell; nothing if they do not."""
     blocks = [draw.items[block(len(draw.items))] for draw in draws]
-    n, (last, left) = len(blocks[0]), closed
-    if last.round == draws[0].round - 1 and np.isin(absent, left).all():
-        return (
-            f"They are the rest of round {last.round}, which was closed with {len(last.items) - len(left)} of its "
-            f"{len(last.items)} rows: the loader's batches must be the sampler's rounds, {n} rows on this rank "
-            "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the last"
-        )
+    n, left = len(blocks[0]), missing[:0]
+    if closed is not None and closed[0].round == draws[0].round - 1:
+        last, left = closed
+        if np.isin(missing, left).all():
+            return (
+                f"They are the rest of round {last.round}, which was closed with {len(last.items) - len(left)} of its "
+                f"{len(last.items)} rows: the loader's batches must be the sampler's rounds, {n} rows on this rank "
+                "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the "
+                "last"
+            )
     together = np.concatenate(blocks)
     if len(items) > n and np.array_equal(items, together[: len(items)]):
         return (
@@ -93,18 +103,25 @@ def _cause(
             f"rounds {n} on this rank; make batch_size the same (sampler.attach(loader) checks that)"
         )
     for draw in draws[1:]:
-        if np.isin(items, draw.items).all():
+        if (places(items, draw.items) >= 0).all():
             return (
                 f"They are those of round {draw.round}, whose turn comes later: call observe() or step() for every "
                 "batch, in order, and leave in_order=False out of the loader"
             )
-    if np.isin(items, np.concatenate([*(draw.items for draw in draws), left])).all():
+    if len(draws) > 1 and (places(items, np.concatenate([*(draw.items for draw in draws), left])) >= 0).all():
         return (
             "They come from several rounds: something regroups the rows of this sampler (a batch sampler of buckets, a "
             "shuffle of batches). Give the loader sampler= and batch_size=, and nothing in between; "
             "sampler.attach(loader) checks that"
         )
-    return (
-        "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index "
-        "of a sample is not its number in the dataset (WithIndex adds that)"
-    )
+    return ""
+
+
+_REPLACED = (
+    "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index of a "
+    "sample is not its number in the dataset (WithIndex adds that)"
+)
+_SAME = (
+    "several of them got the same rows: give the sampler num_replicas= and rank=, or let the framework deal them out; "
+    f"{GROUP}"
+)

@@ -236,14 +236,14 @@ class RegionMixture(IterableDataset[Any]):
                 is changed.
             RuntimeError: No batch is open.
         """
-        opened = self._reporting("observe")
+        opened, ranks = self._reporting("observe"), self._ranks.size
         part = part_of(
             "regions",
             regions,
             losses,
             high=len(self.names),
             hint=_WHERE,
-            packed=self._ranks.size > 1,
+            packed=ranks > 1,
             keep=not step,
         )
         batch = _batch_of(opened)
@@ -254,6 +254,8 @@ class RegionMixture(IterableDataset[Any]):
         known = [part.ids for part in parts if part.ids is not None]
         if known:
             self._check_drawn(np.concatenate(known), opened.draw)
+        if ranks == 1:
+            part.start()
         if step:
             self._send(opened, batch, parts)
         else:

@@ -314,6 +314,8 @@ class AriaSampler(Sampler[int]):
         )
         parts = [*_parts_of(opened), part]
         place = self._check(opened, parts)
+        if ranks == 1:
+            part.start()
         if step:
             self._send(opened, parts, place)
         else:
@@ -374,7 +376,17 @@ class AriaSampler(Sampler[int]):
                 f"sampler: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: "
                 + (GROUP if ranks > 1 else "call torch.distributed.init_process_group() first")
             )
-        return self.allocator.rounds.reporting(what)
+        try:
+            return self.allocator.rounds.reporting(what)
+        except RuntimeError as error:
+            draw, left = self._closed or (None, ())
+            parts = (
+                f". Round {draw.round} was closed with {len(draw.items) - len(left)} of its {len(draw.items)} rows: for "
+                "parts of a batch pass step=False to all observe() but the last"
+                if draw is not None and len(left)
+                else ""
+            )
+            raise RuntimeError(f"{error}{parts}") from None
 
     def _rows_given(self, indices: Any) -> IntArray:
         """Return dataset indices as int64 [m]; ValueError for anything else."""
@@ -484,7 +496,7 @@ class AriaSampler(Sampler[int]):
     def _match(self, items: IntArray, draw: Draw) -> IntArray:
         """Return which row of `draw` each of `items` is; ValueError, which names the cause, unless each is one."""
         later = [opened.draw for opened in self.allocator.rounds if opened.draw.round > draw.round]
-        return match(items, [draw, *later], self._block, self._closed)
+        return match(items, [draw, *later], self._block, closed=self._closed, ranks=self._ranks.size)
 
     # -- saving ----------------------------------------------------------------------------------------
 
@@ -526,12 +538,13 @@ class AriaSampler(Sampler[int]):
         self.allocator.load_state_dict(take(state, "allocator", dict))
         self.epoch, self._epoch_start = epoch, epoch_start
         self._forget_open()
+        self._closed = None
         self._ranks.forget()
 
     def _forget_open(self) -> None:
         """Forget all batches in flight: they are drawn again."""
         self.allocator.rewind()
-        self._stream = self._closed = None
+        self._stream = None
 
     def _snapshot(self, stream: Stream) -> dict[str, Any]:
         """Return what a stateful loader keeps with the batch just drawn.

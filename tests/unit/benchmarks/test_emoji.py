@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import aria_sampling as aria
-from aria_sampling import testing
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -21,8 +20,7 @@ from benchmarks.emoji import evaluate, models, study  # noqa: E402
 from benchmarks.emoji.__main__ import main  # noqa: E402
 from benchmarks.emoji.build_data import concept_of  # noqa: E402
 from benchmarks.emoji.cells import BASE, CELLS, TUNING  # noqa: E402
-from benchmarks.emoji.methods import METHODS, make_switch, regions_of  # noqa: E402
-from benchmarks.emoji.peers import Growth, LastLosses, Pooled, Regressed, SecondMoment  # noqa: E402
+from benchmarks.emoji.methods import METHODS, RECORDS, TITLES, make_switch, regions_of, with_images  # noqa: E402
 from benchmarks.emoji.world import CONDITIONS, DATA, POOLS, SPLITS, Emoji, Scenario, scenario  # noqa: E402
 
 UNSEEN = "Animals & Nature,Food & Drink"
@@ -132,14 +130,7 @@ def test_pools_are_made_of_prompts_that_may_be_there(world: Emoji, kind: str) ->
         shares = np.unique(world.subgroups[emoji], return_counts=True)[1].tolist()
         assert set(cell.pool) < set(everything.pool)
         assert max(shares) > 200 * np.median(shares)
-    if kind == "diluted_far":
-        halfway = scenario(world, UNSEEN, "diluted").pool_embeddings[len(everything.pool) :]
-        far = cell.pool_embeddings[len(everything.pool) :]
-        lengths = [np.linalg.norm(x, axis=1) for x in (halfway, far, everything.pool_embeddings)]
-        np.testing.assert_allclose((halfway * far).sum(1), lengths[0] * lengths[1], rtol=1e-4)  # the same direction
-        assert np.mean(lengths[0]) < 0.8 * np.mean(lengths[2])
-        assert np.mean(lengths[1]) == pytest.approx(np.mean(lengths[2]), rel=0.05)
-    if kind.startswith("diluted"):
+    if kind == "diluted":
         assert unseen == pytest.approx(before / 5, rel=0.01)
         assert (
             cell.pool_embeddings[len(everything.pool) :] != world.embeddings[cell.pool[len(everything.pool) :]]
@@ -152,20 +143,23 @@ def test_few_images_are_some_of_the_images(world: Emoji) -> None:
     assert len(few) == round(0.1 * len(all_of_them))
 
 
-def test_partitions_of_every_kind(world: Emoji, cell: Scenario) -> None:
-    assert regions_of(cell, "subgroups", 5, 0).n_regions == 99
-    sizes = regions_of(cell, "random", 50, 0).sizes
-    assert sizes.max() - sizes.min() <= 1
-    with pytest.raises(ValueError, match="partition='none'"):
-        regions_of(cell, "none", 5, 0)
-
-
 def test_the_oracle_draws_unseen_prompts(cell: Scenario) -> None:
     oracle = METHODS["oracle"]
-    assert oracle.partition is not None
-    switch = make_switch(oracle, regions_of(cell, oracle.partition, 0, 0), cell, seed=0, lam=5.0)
+    assert oracle.n_regions is None
+    switch = make_switch(oracle, regions_of(cell, None, 0), cell, seed=0, lam=5.0)
     items = switch.allocator.draw(1000).items
     assert cell.is_unseen[world_emoji(cell, items)].mean() == pytest.approx(0.97, abs=0.0011)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("all", 1.0), ("all", 0.1), ("names", 1.0), ("long_tail", 1.0)])
+def test_coverage_counts_every_prompt_of_an_emoji_with_an_image(world: Emoji, kind: str, share: float) -> None:
+    """In or out of the pool: in the region with the nearest centre."""
+    cell = scenario(world, UNSEEN, kind, share)
+    partition, told = regions_of(cell, 24, 0), with_images(cell)
+    assert ("embeddings" in told) == (kind != "all")
+    captions = np.isin(world.prompt_emoji, cell.paired)
+    expected = np.bincount(partition.assign(world.embeddings[captions]), minlength=24)
+    assert aria.Coverage(partition, **told).counts.tolist() == expected.tolist()
 
 
 def world_emoji(cell: Scenario, items: np.ndarray) -> np.ndarray:
@@ -238,10 +232,11 @@ def test_the_committed_teacher_keeps_its_promise(teacher: Any, world: Emoji) -> 
 
 
 def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -> None:
+    partitions = {n_regions: regions_of(cell, n_regions and 24, seed=3) for n_regions in (None, 24)}
     switches = {
-        name: make_switch(method, regions_of(cell, method.partition or "kmeans", 24, seed=3), cell, seed=3, lam=5.0)
+        name: make_switch(method, partitions[method.n_regions and 24], cell, seed=3, lam=5.0)
         for name, method in METHODS.items()
-        if method.policy is not None
+        if method.settings is not None
     }
     items: dict[str, list[int]] = {name: [] for name in switches}
     for step in range(30):
@@ -251,14 +246,21 @@ def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -
         live = np.flatnonzero(~batch.null)
         masks = []
         for name, switch in switches.items():
-            own = cell.pool_item[batch.prompts[live]] if METHODS[name].paired else None
-            drawn = switch.draw(batch.timesteps[live], paired=own)
+            drawn = switch.draw(batch.timesteps[live])
             masks.append(drawn.mask)
             items[name] += drawn.items.tolist()
-            switch.observe(1.0 + 0.01 * batch.timesteps[live])
+            switch.observe(1.0 + 0.01 * batch.timesteps[live] + 0.1 * batch.prompts[live] % 7)
         assert all(np.array_equal(masks[0], mask) for mask in masks)
-    distinct = [tuple(items[name]) for name in ("rc", "uniform", "aria", "aria_nopaired", "sqrt", "oracle")]
-    assert len(set(distinct)) == len(distinct)
+    assert len({tuple(drawn) for drawn in items.values()}) == len(items)
+
+
+def test_aria_is_the_library_s_default(cell: Scenario) -> None:
+    partition = regions_of(cell, 24, 0)
+    switch = make_switch(METHODS["aria"], partition, cell, seed=5, lam=5.0)
+    default = aria.Allocator(partition, coverage=aria.Coverage(partition, **with_images(cell)), seed=5)
+    assert switch.allocator.digest() == default.digest()
+    bare = make_switch(METHODS["aria_nocoverage"], partition, cell, seed=5, lam=5.0)
+    assert bare.allocator.digest() == aria.Allocator(partition, seed=5).digest()
 
 
 def test_steps_and_seeds_have_streams_of_their_own(cell: Scenario) -> None:
@@ -290,14 +292,6 @@ def test_evaluation_is_deterministic_and_zero_for_the_teacher_itself(
 # -- the command
 
 
-def test_cost_is_measured_in_one_run(tmp_path: Path) -> None:
-    main(["cost", "--rounds", "2", "--regions", "8", "--json", str(tmp_path / "cost.json")])
-    found = json.loads((tmp_path / "cost.json").read_text())
-    assert found["rounds"] == 2
-    assert found["extra_us"] == found["aria"]["switch_us"] - found["by hand"]["switch_us"]
-    assert found["aria / by hand"]["low"] <= found["aria / by hand"]["ratio"] <= found["aria / by hand"]["high"]
-
-
 def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "distill",
@@ -322,7 +316,7 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     switched = {(run["seed"], run["switched_rows"]) for run in runs if run["method"] != "none"}
     assert len(switched) == 1  # the same rows switch under every method
     (folder,) = (tmp_path / "figures").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"emoji.png", "regions.png", "curves.png", "headline.png"}
+    assert {path.name for path in folder.iterdir()} == {"regions.png", "curves.png", "headline.png"}
     assert str(folder / "headline.png") in capsys.readouterr().out
     before = (tmp_path / "results.json").read_text()
     plan = [study.settings_of(run) for run in runs]
@@ -337,11 +331,20 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 of them finished before" in capsys.readouterr().out
 
 
+def test_runs_of_the_first_edition_are_kept_and_said_to_be(tmp_path: Path) -> None:
+    committed = json.loads((study_results := Path(study.__file__).parent / "results" / "base.json").read_text())
+    assert {run["edition"] for run in committed if run["method"] in RECORDS} == {1}
+    assert study.restore(study_results, tmp_path) == len(committed)
+    assert [run["name"] for run in study.gather(tmp_path)] == [run["name"] for run in committed]
+    (rc,) = (run for run in committed if (run["method"], run["seed"]) == ("rc", 10))
+    assert (tmp_path / "runs" / f"{study.run_name(study.settings_of(rc), study.fingerprint())}.json").exists()
+
+
 def test_a_run_without_switching_serves_all_cells_that_differ_in_the_pool(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size = evaluate.EvalSize(prompts=3, sampling_steps=3, shown=4)
-    few_steps: dict[str, Any] = {"steps": 3, "batch": 4, "n_regions": 8, "curve_every": 3, "evaluation": size}
+    size = evaluate.EvalSize(prompts=1, sampling_steps=1, shown=1)
+    few_steps: dict[str, Any] = {"steps": 1, "batch": 2, "n_regions": 4, "curve_every": 1, "evaluation": size}
     base = distillation.RunSettings("none", "depth3", ("Objects",), 0, **few_steps)
     changes: list[dict[str, Any]] = [{"pool": "diluted"}, {"lam": 2.0}, {"pool": "names", "n_regions": 4}]
     others = [dataclasses.replace(base, **change) for change in changes]
@@ -355,11 +358,11 @@ def test_a_run_without_switching_serves_all_cells_that_differ_in_the_pool(
     for (run,), settings in zip(lent, others, strict=True):
         assert run["same_run_as"] == first["name"] != run["name"]
         assert study.settings_of(run) == settings
-        elsewhere = tmp_path / "elsewhere" / run["name"]
-        study.run_study({elsewhere: [settings]}, tmp_path / "cache", jobs=1)
-        (made,) = study.gather(elsewhere)
-        assert made["name"] == run["name"]
-        assert made["metrics"] == first["metrics"] == run["metrics"]
+        assert run["metrics"] == first["metrics"]
+    study.run_study({tmp_path / "elsewhere": others[:1]}, tmp_path / "cache", jobs=1)
+    (made,) = study.gather(tmp_path / "elsewhere")
+    assert made["name"] == lent[0][0]["name"]
+    assert made["metrics"] == first["metrics"] == lent[0][0]["metrics"]
     switched = {tmp_path / pool: [dataclasses.replace(base, method="rc", pool=pool)] for pool in ("all", "names")}
     study.run_study(switched, tmp_path / "cache", jobs=1)
     assert "0 the same as others" in capsys.readouterr().out
@@ -395,84 +398,18 @@ def test_every_cell_changes_one_thing_and_none_is_the_tuning_cell(world: Emoji) 
         assert not set(tuned) & set(scenario(world, {**BASE, **changes}["unseen"]).unseen)
 
 
-def test_variants_of_aria_change_what_their_name_says() -> None:
-    aria_itself = vars(METHODS["aria"])
+def test_variants_of_aria_change_one_thing() -> None:
+    assert METHODS["aria"].settings == METHODS["aria"].coverage == {}
     for name, method in METHODS.items():
-        changed = {field for field, value in vars(method).items() if value != aria_itself[field]} - {"title"}
-        assert changed if name != "aria" else not changed
-    keys = [method.key for method in METHODS.values()]
-    assert len(set(keys)) == len(keys)
+        if name.startswith("aria_"):
+            assert method.n_regions == METHODS["aria"].n_regions
+            assert len(method.settings or {}) + (1 if method.coverage is None else len(method.coverage)) == 1
+    assert len({method.key for method in METHODS.values()}) == len(METHODS)
+    assert TITLES.keys() == METHODS.keys() | RECORDS.keys()
 
 
 def test_a_cell_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"nowhere not known; there are tuning, tuning_diluted, .*, base"):
+    with pytest.raises(SystemExit, match=r"nowhere not known; there are tuning, tuning_diluted, base"):
         main(["study", "--cells", "nowhere", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="--methods: nothing not known; there are none, rc"):
         main(["study", "--methods", "nothing", "--out", str(tmp_path)])
-
-
-# -- the peer's rule
-
-
-def test_second_moments_are_of_the_last_visits_and_wait_for_every_region() -> None:
-    estimator, policy = LastLosses(kept=2), SecondMoment(warm=2)
-    state, shares = estimator.init(2), policy.init(2)
-    losses = {0: [1.0, 3.0, 4.0], 1: [2.0, 2.0]}
-    for region, visits in losses.items():
-        for loss in visits:
-            feedback = aria.Feedback.from_rows([region, region], [loss - 1, loss + 1], n_regions=2)
-            state = estimator.update(state, feedback)
-            shares = policy.update(shares, estimator.estimate(state))
-            waits = estimator.estimate(state).count.min() < 2
-            assert (shares["log_phi"] == 0).all() == waits
-    # a visit's mean square is loss^2 + 1; of region 0 the last two are of 3 and 4
-    np.testing.assert_allclose(np.exp(policy.log_phi(shares)), np.sqrt([(10 + 17) / 2, 5]))
-
-
-def test_the_peer_s_policy_conforms() -> None:
-    """Its estimator cannot: it is of the root mean square, and the conformance suite asks for the mean."""
-    checks.check_policy(SecondMoment())
-    with pytest.raises(AssertionError, match="the first visit sets the mean"):
-        checks.check_estimator(LastLosses())
-
-
-def test_pooled_means_are_drawn_to_their_group() -> None:
-    """As if by eight losses of the group's, which is itself drawn to all by eight."""
-    estimator = Pooled(aria.Ema(rate=1e-9), groups=(0, 0, 1), strength=8.0)
-    feedback = aria.Feedback.from_rows([0] * 8 + [1] * 24, [1.0] * 8 + [3.0] * 24, n_regions=3)
-    found = estimator.estimate(estimator.update(estimator.init(3), feedback))
-    overall = (8 * 1 + 24 * 3) / 32
-    group = (8 * 1 + 24 * 3 + 8 * overall) / 40
-    expected = [(8 * 1 + 8 * group) / 16, (24 * 3 + 8 * group) / 32, overall]
-    np.testing.assert_allclose(found.mean, expected, rtol=1e-6)
-    np.testing.assert_allclose(found.count, [8, 24, 0], rtol=1e-6)
-
-
-def test_growth_is_over_what_was_at_the_end_of_the_warm_up() -> None:
-    checks.check_policy(Growth(2.0))
-    policy, estimator = Growth(2.0, warm=2), aria.Ema(rate=1.0)
-    estimate, shares = estimator.init(2), policy.init(2)
-    for losses, wanted in (([1.0, 1.0], [1, 1]), ([2.0, 4.0], [1, 1]), ([4.0, 2.0], [4, 1 / 4])):
-        estimate = estimator.update(estimate, aria.Feedback.from_rows([0, 1], losses, n_regions=2))
-        shares = policy.update(shares, estimator.estimate(estimate))
-        np.testing.assert_allclose(np.exp(policy.log_phi(shares)), wanted)
-
-
-def test_regressed_growth_is_that_of_a_plane_through_log_losses() -> None:
-    """Losses exp(a + b x) of before, and exp(c + d x) of late, in regions that are never all visited."""
-    rng = np.random.default_rng(0)
-    centers, sizes = rng.normal(size=(50, 3)), rng.integers(1, 9, size=50)
-    before, late = rng.normal(size=3), rng.normal(size=3)
-    estimator = Regressed(centers, sizes, strength=1e-9, rate=0.3, start=20, top=0.1)
-    state = estimator.init(50)
-    for round_ in range(120):
-        plane = before if round_ < 20 else late
-        seen = np.unique(rng.integers(40, size=8))  # the last ten regions never have a loss
-        feedback = aria.Feedback.from_rows(seen, np.exp(centers[seen] @ plane), n_regions=50)
-        if 0 < round_ < 20:
-            assert (estimator.estimate(state).mean == 1).all()
-        state = estimator.update(state, feedback)
-    growth = centers @ (late - before)
-    order = np.argsort(-growth)
-    top = growth[order[np.flatnonzero(sizes[order].cumsum() >= 0.1 * sizes.sum())[0]]]
-    np.testing.assert_allclose(np.log(estimator.estimate(state).mean), np.minimum(growth - top, 0), atol=1e-4)

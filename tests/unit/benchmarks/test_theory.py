@@ -180,7 +180,7 @@ def test_the_fixed_averages_are_those_of_the_library() -> None:
         regions = np.repeat(np.arange(5), n[t])
         feedback = aria.Feedback.from_rows(regions, means[t][regions], n_regions=5)
         for (family, h), pair in library.items():
-            pair[1] = pair[0].update(pair[1], feedback)
+            pair[1] = bakeoff.taken_in(*pair, feedback)
             np.testing.assert_allclose(grid.means()[family, h], pair[0].estimate(pair[1]).mean, rtol=1e-10)
         age = t - np.arange(t + 1)[:, None]
         weight = n[: t + 1] * 0.5 ** (age / 3.0)
@@ -207,9 +207,9 @@ def test_a_cell_repeats_and_is_fed_as_it_says() -> None:
 
 
 def test_forced_visits_keep_the_guarantee() -> None:
-    found = gaps.study(120)
-    assert found["longest"][gaps.FORCED] <= found["guarantee"] < found["longest"][gaps.FREE]
-    assert found["longer_than"][gaps.FREE][found["folklore"]] > 0
+    found = gaps.study(200)
+    assert found["longest"][gaps.FORCED] <= found["guarantee"]
+    assert found["longer_than"][gaps.FREE][found["folklore"]] > 0.2
 
 
 # -- the command

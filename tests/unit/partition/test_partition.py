@@ -1,6 +1,8 @@
 """`Partition`: what it says of its labels, as laws; what it refuses, and with which words; saved and loaded whole."""
 
 import copy
+import datetime
+import enum
 import io
 import os
 import pickle
@@ -120,6 +122,8 @@ def test_copies_and_pickles_are_the_same(labels):
     pool = aria.Partition.from_labels(labels, centers=np.zeros((int(max(labels)) + 1, 2)))
     for twin in (copy.copy(pool), copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):
         assert same_partition(pool, twin)
+        for name in ("labels", "order", "offsets", "centers", "sizes"):
+            assert not getattr(twin, name).flags.writeable, name
 
 
 def test_nothing_can_be_set():
@@ -133,44 +137,313 @@ def test_nothing_can_be_set():
 # ------------------------------------------------------------------------------------------ refusals
 
 DENSE = r"np\.unique\(labels, return_inverse=True\)\[1\]"
+OWN = r"leave these items out of the pool, or .*Partition\.from_labels\(labels, noise=\"region\"\)"
 
 
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (["cat", "dog"], rf"expected integers, got dtype <U3 \(the first is str 'cat'\); {DENSE}"),
-        (np.array(["2020"], "M8[D]"), rf"datetime64.*{DENSE}"),
-        ([None, "a"], rf"dtype object \(the first is NoneType None\); {DENSE}"),
-        (np.array([0, 1], object), rf"dtype object \(the first is int 0\); {DENSE}"),
-        ([0.0, 1.0], r"dtype float64 \(the first is float 0\.0\); they are whole: pass labels\.astype\(np\.int64\)"),
-        ([0.5, 1.0], r"dtype float64 \(the first is float 0\.5\); np\.digitize cuts a quantity into ranges"),
-        ([0.0, np.nan], "np.digitize"),
-        ([0.0, np.inf], "np.digitize"),
-        ([True, False], rf"dtype bool .*{DENSE}"),
-        (np.array([1j]), "dtype complex128"),
-        ([[0, 1], [1, 0]], r"one-dimensional array of integers, got shape \(2, 2\)"),
-        (3, "one-dimensional array of integers, got int 3"),
-        ("cat", "one-dimensional array of integers, got str 'cat'"),
+        ([None, "a"], rf"a region for every item, got 1 nulls \(None, NaN or NA\) among 2 labels; {OWN}"),
+        ([None, 0, 1, None], rf"got 2 nulls \(None, NaN or NA\) among 4 labels; {OWN}"),
+        ([0.0, np.nan], rf"got 1 nulls .* among 2 labels; {OWN}"),
+        (["a", np.nan, None], rf"got 2 nulls .* among 3 labels; {OWN}"),
+        (np.array(["2020", "NaT"], "M8[D]"), "got 1 nulls .* among 2 labels"),
+        ([0, -1, 1, -1], rf"a region for every item, got -1 in 2 places among 4 labels; {OWN}"),
+        ([0.0, -1.0, np.nan], rf"got 1 nulls .* and -1 in 1 places among 3 labels; {OWN}"),
+        ([0, -2, -1], rf"region numbers >= 0, got -2 to 0; {DENSE}"),
+        ([0, None, -2], rf"region numbers >= 0, got -2 to 0; leave out the items without a label; then {DENSE}"),
+        ([0.0, 2.0], rf"got 2 items and a region 2; {DENSE}"),
+        ([[0, 1], [1, 0]], r"one-dimensional array of labels, got shape \(2, 2\)"),
+        (3, "one-dimensional array of labels, got int 3"),
+        ("cat", "one-dimensional array of labels, got str 'cat'"),
         (None, "got NoneType None"),
         ([[0], [1, 2]], "which NumPy cannot read"),
+        ([{"a": 1}, {"a": 2}], "one hashable label an item, got others .*unhashable type: 'dict'"),
+        (["a", [1]], "which NumPy cannot read|hashable"),
         ([], "at least one item, got none"),
-        ([0, -1], r"values >= 0, got -1 to 0"),
         ([0, 2], rf"each with an item, got 2 items and a region 2; {DENSE}"),
         ([0, 0, 2], rf"each with an item, got 1 empty regions, the first is 1; {DENSE}"),
         ([1, 1, 1], r"got 1 empty regions, the first is 0"),
         ([0, 2**40], "a region 1099511627776"),
-        (np.array([0, 2**63], np.uint64), r"below 2\*\*63, got 0 to 9223372036854775808"),
+        (np.array([0, 2**63], np.uint64), "a region 9223372036854775808"),
     ],
 )
 def test_bad_labels(labels, words):
     with pytest.raises(ValueError, match=words) as caught:
         aria.Partition.from_labels(labels)
     assert str(caught.value).startswith("labels: expected ")
+    assert len(str(caught.value)) <= 900
+
+
+@pytest.mark.parametrize("bad", ["regions", "", True, 0, -1, ["region"]])
+def test_bad_noise(bad):
+    with pytest.raises(ValueError, match=r"^noise=.*: expected None or 'region'"):
+        aria.Partition.from_labels([0, 1], noise=bad)
 
 
 @pytest.mark.parametrize(
-    "labels", [["cat", "dog", "cat"], [3.5, 1.25, 3.5], [True, False, True], [7, 900, 7], [-1, -5, -1]]
+    "labels", [[0, 1, None, 1], [0, 1, -1, 1], ["a", "b", None, "b"], [0.0, 1.0, np.nan, 1.0], ["a", "b", np.nan, "b"]]
 )
+def test_both_hints_for_items_without_a_region_work(labels):
+    with pytest.raises(ValueError, match="noise=") as caught:
+        aria.Partition.from_labels(labels)
+    pool = eval(str(caught.value).split("own: ")[1], {"Partition": aria.Partition, "labels": labels})
+    assert pool.labels.tolist() == [0, 1, 2, 1]
+    assert pool.names[-1] == "noise"
+    kept = aria.Partition.from_labels([labels[i] for i in (0, 1, 3)])
+    assert kept.names == pool.names[:-1]
+
+
+def test_sparse_labels_are_told_what_to_do():
+    sparse = pytest.importorskip("scipy.sparse")
+    labels = sparse.csr_matrix([[0], [1], [1]])
+    with pytest.raises(ValueError, match=r"^labels: expected .*, got a sparse csr_matrix of shape \(3, 1\)") as caught:
+        aria.Partition.from_labels(labels)
+    pool = aria.Partition.from_labels(eval(str(caught.value).split("pass ")[1], {"labels": labels}))
+    assert pool.labels.tolist() == [0, 1, 1]
+
+
+# ------------------------------------------------------------------------------ labels that are no integers
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "regions", "names"),
+    [
+        (["cat", "dog", "ant"], [1, 2, 0], ("ant", "cat", "dog")),
+        (("cat", "cat"), [0, 0], ("cat",)),
+        (np.array(["b", "a"]), [1, 0], ("a", "b")),
+        (np.array(["b", "a"], object), [1, 0], ("a", "b")),
+        ([b"b", "é".encode()], [0, 1], ("b", "é")),
+        (["10", "9"], [0, 1], ("10", "9")),
+        (["", "x" * 300], [0, 1], ("", "x" * 300)),
+        ([("a", 2), ("a", 1), ("a", 2)], [1, 0, 1], ("('a', 1)", "('a', 2)")),
+        ([3.5, -1.25, 3.5], [1, 0, 1], ("-1.25", "3.5")),
+        ([0.5, np.inf], [0, 1], ("0.5", "inf")),
+        ([True, False, True], [1, 0, 1], ("False", "True")),
+        (np.array([1j, 0]), [1, 0], ("0j", "1j")),
+        (np.array(["2021", "2020"], "M8[Y]"), [1, 0], ("2020", "2021")),
+        ([datetime.date(2020, 1, 2), datetime.date(2020, 1, 1)], [1, 0], ("2020-01-01", "2020-01-02")),
+        ([Colour.RED, Colour.BLUE, Colour.RED], [1, 0, 1], ("Colour.BLUE", "Colour.RED")),
+        ([("a",), "b", 1], [2, 1, 0], ("1", "b", "('a',)")),
+        ([2**70, 2**71], [0, 1], (str(2**70), str(2**71))),
+        # integers are as they are, in whatever they come
+        ([0.0, 1.0, 0.0], [0, 1, 0], ("0", "1")),
+        (np.array([0, 1], object), [0, 1], ("0", "1")),
+        (np.array([1.0, 0], object), [1, 0], ("0", "1")),
+    ],
+    ids=repr,
+)
+def test_labels_of_other_kinds(labels, regions, names):
+    pool = aria.Partition.from_labels(labels)
+    assert pool.labels.tolist() == regions
+    assert pool.names == names
+    renamed = aria.Partition.from_labels(labels, names=[f"n{i}" for i in range(len(names))])
+    assert renamed == pool
+    assert renamed.names[0] == "n0"
+
+
+@given(st.lists(st.one_of(st.text(max_size=3), st.none(), st.just(float("nan"))), min_size=1, max_size=40))
+def test_names_are_the_sorted_different_labels(labels):
+    """Every item is in the region of its name; nulls, if there are any, in the last, named "noise"."""
+    null = [not isinstance(label, str) for label in labels]
+    pool = aria.Partition.from_labels(labels, noise="region")
+    wanted = sorted({label for label in labels if isinstance(label, str)})
+    assert pool.names == (*wanted, *["noise"] * any(null))
+    for item, label in enumerate(labels):
+        if null[item]:
+            assert pool.labels[item] == pool.n_regions - 1
+        else:
+            assert pool.names[pool.labels[item]] == label
+
+
+def test_many_objects_at_a_time(monkeypatch):
+    labels = [f"{i % 7}" for i in range(50)]
+    whole = aria.Partition.from_labels(labels)
+    monkeypatch.setattr("aria_sampling.partition._labels._AT_A_TIME", 3)
+    assert same_partition(whole, aria.Partition.from_labels(labels))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
+def test_noise_is_the_last_region(dtype):
+    labels = np.array([1, -1, 0, -1], dtype)
+    pool = aria.Partition.from_labels(labels, noise="region")
+    assert pool.labels.tolist() == [1, 2, 0, 2]
+    assert pool.names == ("0", "1", "noise")
+    assert labels.tolist() == [1, -1, 0, -1]
+    for names in (["a", "b"], ["a", "b", "rest"]):
+        named = aria.Partition.from_labels(labels, names=names, noise="region")
+        assert named.names == (*names, "noise")[:2] + ((names + ["noise"])[2],)
+    with pytest.raises(ValueError, match="names: expected 3 names, one a region, got 4"):
+        aria.Partition.from_labels(labels, names=list("abcd"), noise="region")
+    with pytest.raises(ValueError, match="centers: expected 3 rows, one a region, the last for the noise, got 2"):
+        aria.Partition.from_labels(labels, centers=np.eye(2), noise="region")
+    assert aria.Partition.from_labels(labels, centers=np.eye(3), noise="region").centers.shape == (3, 3)
+
+
+def test_noise_of_as_many_regions_as_a_dtype_holds():
+    labels = np.append(np.arange(128), -1).astype(np.int8)
+    assert aria.Partition.from_labels(labels, noise="region").labels[-1] == 128
+
+
+def test_noise_where_there_is_none_or_nothing_else():
+    assert aria.Partition.from_labels([0, 1], noise="region").names == ("0", "1")
+    assert aria.Partition.from_labels(["b", "a"], noise="region").names == ("a", "b")
+    for labels in ([-1, -1], [None, None], [np.nan]):
+        assert aria.Partition.from_labels(labels, noise="region").names == ("noise",)
+
+
+def test_tensors_are_labels():
+    torch = pytest.importorskip("torch")
+    for labels in (torch.tensor([1, 0]), torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([1, 0]).short()):
+        assert aria.Partition.from_labels(labels).labels.tolist() == [1, 0]
+    assert aria.Partition.from_labels(torch.tensor([True, False])).names == ("False", "True")
+    assert aria.Partition.from_labels([torch.tensor(1), torch.tensor(0)]).labels.tolist() == [1, 0]
+
+
+class _OnAnotherDevice:
+    """A tensor that NumPy reads only after `.cpu()`, as those of an accelerator."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self.array
+
+    def __array__(self, *_, **__):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+def test_tensors_of_another_device():
+    pool = aria.Partition.from_labels(
+        _OnAnotherDevice(np.array([1, 0])), centers=_OnAnotherDevice(np.array([[0.0], [1.0]]))
+    )
+    assert pool.labels.tolist() == [1, 0]
+    assert pool.assign(_OnAnotherDevice(np.array([[0.9]]))).tolist() == [1]
+    assert pool.regions_of(_OnAnotherDevice(np.array([1]))).tolist() == [0]
+
+
+def test_labels_of_pandas():
+    pd = pytest.importorskip("pandas")
+    for labels, regions, names in [
+        (pd.Series(["b", "a", None], index=[3, 5, 7]), [1, 0, 2], ("a", "b", "noise")),
+        (pd.Series(["b", "a", "b"], dtype="category"), [1, 0, 1], ("a", "b")),
+        (pd.Categorical(["b", None, "a"], categories=["c", "b", "a"]), [1, 2, 0], ("a", "b", "noise")),
+        (pd.Series([1, 0, None], dtype="category"), [1, 0, 2], ("0", "1", "noise")),
+        (pd.Series([1, 0, None], dtype="Int64"), [1, 0, 2], ("0", "1", "noise")),
+        (pd.Series([1, 0, None]), [1, 0, 2], ("0", "1", "noise")),
+        (pd.Series(["x", pd.NA], dtype="string"), [0, 1], ("x", "noise")),
+        (pd.Series([True, None], dtype="boolean"), [0, 1], ("True", "noise")),
+        (pd.Index(["b", "a"]), [1, 0], ("a", "b")),
+        (pd.Series(pd.to_datetime(["2020-01-02", None])).dt.year, [0, 1], None),
+    ]:
+        if names is None:
+            continue
+        pool = aria.Partition.from_labels(labels, noise="region")
+        assert pool.labels.tolist() == regions
+        assert pool.names == names
+
+
+def test_labels_of_polars():
+    pl = pytest.importorskip("polars")
+    for labels, regions, names in [
+        (pl.Series(["b", "a", None]), [1, 0, 2], ("a", "b", "noise")),
+        (pl.Series([1, 0]), [1, 0], ("0", "1")),
+        (pl.Series([1, 0, None]), [1, 0, 2], ("0", "1", "noise")),
+        (pl.Series(["b", "a", None], dtype=pl.Categorical), [1, 0, 2], ("a", "b", "noise")),
+        (pl.Series(["b", "a"], dtype=pl.Enum(["b", "a"])), [1, 0], ("a", "b")),
+    ]:
+        pool = aria.Partition.from_labels(labels, noise="region")
+        assert pool.labels.tolist() == regions
+        assert pool.names == names
+
+
+# ------------------------------------------------------------------------------------------------ from sizes
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.booleans())
+def test_from_sizes_is_from_labels_of_blocks(sizes, mmap):
+    pool = aria.Partition.from_sizes(sizes)
+    same = aria.Partition.from_labels(np.repeat(np.arange(len(sizes)), sizes))
+    items = np.arange(sum(sizes))
+    assert pool.is_implicit
+    assert not same.is_implicit
+    assert pool == same
+    assert pool.regions_of(items).tolist() == same.regions_of(items).tolist()
+    assert pool.items_at(items).tolist() == same.items_at(items).tolist() == items.tolist()
+    assert pool.items_at([]).dtype == pool.regions_of([]).dtype == np.int64
+    for k in range(len(sizes)):
+        assert pool.items_of(k).tolist() == same.items_of(k).tolist()
+        assert pool.items_of(k).dtype == np.int64
+    assert "labels" not in vars(pool)
+    assert "order" not in vars(pool)
+    assert same_partition(pool, same)  # from here on labels and order are made
+
+
+def test_a_billion_items_take_no_memory(path):
+    pool = aria.Partition.from_sizes([600_000_000, 3, 400_000_000], names=["web", "wiki", "code"])
+    assert pool.n_items == 1_000_000_003
+    assert pool.regions_of([0, 599_999_999, 600_000_000, 600_000_003, 1_000_000_002]).tolist() == [0, 0, 1, 2, 2]
+    pool.save(path)
+    assert path.stat().st_size < 2000
+    for loaded in (aria.Partition.load(path), aria.Partition.load(path, mmap=True), pickle.loads(pickle.dumps(pool))):
+        assert loaded == pool
+        assert loaded.names == ("web", "wiki", "code")
+        assert loaded.items_of(1).tolist() == [600_000_000, 600_000_001, 600_000_002]
+        assert loaded.is_implicit
+        assert loaded.items_at([1_000_000_002]).tolist() == [1_000_000_002]
+
+
+def test_sorted_labels_are_noticed_wherever_they_fall(monkeypatch):
+    """Sorted labels have the fingerprint of their sizes; one step down, also between two chunks, is not sorted."""
+    monkeypatch.setattr("aria_sampling.partition.partition._AT_A_TIME", 4)
+    labels = np.repeat([0, 1, 2], [5, 3, 4])
+    assert aria.Partition.from_labels(labels) == aria.Partition.from_sizes([5, 3, 4])
+    for i in range(len(labels) - 1):
+        swapped = labels.copy()
+        swapped[[i, i + 1]] = swapped[[i + 1, i]]
+        pool = aria.Partition.from_labels(swapped)
+        assert (pool == aria.Partition.from_sizes([5, 3, 4])) == (labels[i] == labels[i + 1])
+        assert pool.sizes.tolist() == [5, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([], "at least one region, got none"),
+        ([3, 0], "values >= 1, got 0 to 3; leave out the regions without items"),
+        ([1.5], "integers, got dtype float64"),
+        (5, "one-dimensional"),
+        ([2**61, 2**61], r"fewer than 2\*\*62 items together, got 4611686018427387904"),
+        (None, "NoneType"),
+    ],
+)
+def test_bad_sizes(sizes, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        aria.Partition.from_sizes(sizes)
+    assert str(caught.value).startswith("sizes: expected ")
+
+
+def test_bad_names_of_sizes():
+    with pytest.raises(ValueError, match="names: expected 2 names, one a region, got 1"):
+        aria.Partition.from_sizes([1, 2], names=["a"])
+
+
+def test_bad_places():
+    for pool in (aria.Partition.from_sizes([1, 2]), aria.Partition.from_labels([1, 0])):
+        for bad in ([-1], [3], [0.5]):
+            with pytest.raises(ValueError, match=r"^places: expected"):
+                pool.items_at(bad)
+
+
+@pytest.mark.parametrize("labels", [[7, 900, 7], [-1, -5, -1], [3.0, 9.0, 3.0]])
 def test_what_the_hint_says_works(labels):
     pool = aria.Partition.from_labels(np.unique(labels, return_inverse=True)[1])
     assert pool.sizes.tolist() in ([1, 2], [2, 1])
@@ -493,6 +766,7 @@ MISFITS = {
     "labels that are floats": {"labels": np.zeros(11, "<f4")},
     "labels of the other byte order": {"labels": (np.arange(11) % 3).astype(">u2")},
     "fewer places": {"order": np.arange(10, dtype="<u4")},
+    "labels without order": {"order": None, "header": lambda header: header.replace(b'"order", ', b"")},
     "offsets from 1": {"offsets": np.array([1, 4, 8, 11], "<i8")},
     "offsets to 10": {"offsets": np.array([0, 4, 8, 10], "<i8")},
     "an empty region": {"offsets": np.array([0, 4, 4, 11], "<i8")},

@@ -106,15 +106,15 @@ def test_rows_of_another_batch_are_refused():
 
 def test_ranks_may_be_told_after_the_sampler_was_made():
     sampler, _ = loaded(True)
-    sampler.deal(5, 2)
+    sampler.shard(5, 2)
     assert (sampler.num_replicas, sampler.rank, len(sampler)) == (5, 2, ITEMS // BATCH)
     with pytest.raises(ValueError, match="multiple of num_replicas=2"):
-        sampler.deal(2, 0)
+        sampler.shard(2, 0)
     assert (sampler.num_replicas, sampler.rank) == (5, 2)
     next(iter(sampler))
-    sampler.deal(5, 2)
+    sampler.shard(5, 2)
     with pytest.raises(RuntimeError, match="before the loader is iterated"):
-        sampler.deal(1, 0)
+        sampler.shard(1, 0)
 
 
 def test_reported_counts_batches_as_they_are_reported():

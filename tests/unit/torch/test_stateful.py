@@ -16,7 +16,18 @@ from torch.utils.data import DataLoader
 import aria_sampling as aria
 from aria_sampling.torch import AriaSampler, RandomConditioning, RegionMixture
 from tests.helpers import loss_of, small_pool
-from tests.unit.torch.common import BATCH, ITEMS, NUM_SAMPLES, build, expected, loss, make, prepared, result, through_torch
+from tests.unit.torch.common import (
+    BATCH,
+    ITEMS,
+    NUM_SAMPLES,
+    build,
+    expected,
+    loss,
+    make,
+    prepared,
+    result,
+    through_torch,
+)
 
 # ------------------------------------------------------------------------------ all that has a state
 

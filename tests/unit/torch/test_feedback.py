@@ -1,6 +1,4 @@
-"""How rows of feedback travel: as the bits they are, shared with nobody, and matched to the draw they are of."""
-
-from collections import Counter
+"""How rows of feedback travel: as the bits they are, and shared with nobody."""
 
 import numpy as np
 import pytest
@@ -8,9 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aria_sampling.drawing import Draw
-from aria_sampling.torch._rows import match_rows, pack, unpack
-from aria_sampling.torch._feedback import Transfer, on_device, to_array
+from aria_sampling.torch._feedback import Transfer, on_device, pack, to_array, unpack
 from tests.unit.torch.common import build, loss, make
 
 IDS = [0, 1, 2**53 + 1, 2**62 + 3, 2**63 - 1, -5]
@@ -26,7 +22,7 @@ def bits(values):
 
 def test_rows_are_the_bits_that_were_packed():
     items = torch.tensor((IDS * 2)[: len(SPECIAL)])
-    found, losses = unpack(pack(items, torch.tensor(SPECIAL, dtype=torch.float64)))
+    found, losses, _ = unpack(pack(items, torch.tensor(SPECIAL, dtype=torch.float64)))
     assert found.tolist() == items.tolist()
     assert bits(losses) == bits(SPECIAL)
     assert (found.dtype, losses.dtype) == (np.int64, np.float64)
@@ -38,15 +34,16 @@ def test_any_rows_survive(rows):
     losses = torch.tensor([value for _, value in rows], dtype=torch.float64)
     packed = pack(items, losses)
     assert (packed.dtype, packed.shape) == (torch.int64, (len(rows), 2))
-    found, back = unpack(packed)
+    found, back, credited = unpack(packed)
     assert found.tolist() == items.tolist()
     assert bits(back) == bits(losses)
+    assert credited.all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_narrow_losses_are_widened_exactly(dtype):
     losses = torch.tensor([0.1, 3.0, 1e-4, torch.finfo(dtype).max, torch.finfo(dtype).tiny], dtype=dtype)
-    _, back = unpack(pack(torch.arange(5), losses.requires_grad_()))
+    _, back, _ = unpack(pack(torch.arange(5), losses.requires_grad_()))
     assert back.tolist() == [float(value) for value in losses.detach()]
     assert to_array(losses).tolist() == back.tolist()
 
@@ -54,9 +51,25 @@ def test_narrow_losses_are_widened_exactly(dtype):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
 def test_narrow_ids_are_widened_exactly(dtype):
     items = torch.tensor([0, torch.iinfo(dtype).max, torch.iinfo(dtype).min], dtype=dtype)
-    found, back = unpack(pack(items, torch.tensor([1, 2, 3])))
+    found, back, credited = unpack(pack(items, torch.tensor([1, 2, 3])))
     assert found.tolist() == items.tolist()
     assert back.tolist() == [1.0, 2.0, 3.0]
+    assert credited.tolist() == [True] * 3
+
+
+@given(st.lists(st.tuples(st.floats(), st.booleans()), max_size=20))
+def test_which_rows_are_credited_travels_in_the_place_of_their_loss(rows):
+    """Whatever NaN a loss is, it is told apart from a row without credit."""
+    losses = torch.tensor([value for value, _ in rows], dtype=torch.float64)
+    credit = torch.tensor([credited for _, credited in rows], dtype=torch.bool)
+    _, back, found = unpack(pack(torch.arange(len(rows)), losses, credit))
+    assert found.tolist() == credit.tolist()
+    assert bits(back[found]) == bits(losses[credit])
+
+
+def test_numbers_in_a_list_are_not_rounded():
+    _, back, _ = unpack(pack(torch.arange(2), [0.1, 1 / 3]))
+    assert back.tolist() == [0.1, 1 / 3]
 
 
 def test_rows_are_nobody_elses():
@@ -89,6 +102,12 @@ def test_rows_are_nobody_elses():
         (torch.arange(2), {1.0, 2.0}, "losses: expected a one-dimensional tensor .* got set"),
         (torch.arange(2), torch.zeros(2).to_sparse(), "losses: expected a dense tensor"),
         (torch.arange(2), torch.zeros(3), "losses: expected 2 numbers, got 3"),
+        (
+            torch.arange(2),
+            torch.zeros(6),
+            r"got 6; for 3 losses a row report their mean, .*reshape\(2, 3\).mean\(dim=1\)",
+        ),
+        (torch.arange(2), torch.zeros(2, 3), r"for the losses of each row report their mean, losses.mean\(dim=1\)"),
         (torch.zeros(2), torch.zeros(2), "indices: expected integers, got dtype torch.float32"),
         (torch.zeros(2, dtype=torch.bool), torch.zeros(2), "indices: expected integers, got dtype torch.bool"),
         (torch.arange(2), torch.zeros(2, dtype=torch.bool), "losses: expected numbers"),
@@ -132,61 +151,6 @@ def test_on_device_and_what_is_no_tensor():
     assert to_array(torch.tensor([2**53 + 1])).tolist() == [2**53 + 1]
 
 
-# ------------------------------------------------------------------------------ match_rows
-
-
-def draw_of(items):
-    items = np.asarray(items, np.int64)
-    none = np.zeros(len(items))
-    return Draw(items, items * 0, none, none, 7)
-
-
-def slow_match(items, drawn):
-    """For each item in turn the first of its rows that is not taken; None if there is none."""
-    free = list(range(len(drawn)))
-    rows = []
-    for item in items:
-        row = next((row for row in free if drawn[row] == item), None)
-        if row is None:
-            return None
-        free.remove(row)
-        rows.append(row)
-    return rows
-
-
-small = st.integers(0, 6)
-
-
-@given(st.lists(small, max_size=14), st.data())
-def test_a_part_of_a_draw_in_any_order_is_matched(drawn, data):
-    """Subsets and permutations, with equal items: as the slow way, so each row at most once."""
-    order = data.draw(st.permutations(range(len(drawn))))
-    items = [drawn[row] for row in order][: data.draw(st.integers(0, len(drawn)))]
-    rows = match_rows(np.array(items, np.int64), draw_of(drawn))
-    assert rows.tolist() == slow_match(items, drawn)
-    assert rows.dtype == np.int64
-
-
-@given(st.lists(small, max_size=10), st.lists(small, max_size=10))
-def test_anything_is_matched_or_refused_as_the_slow_way(items, drawn):
-    wanted = slow_match(items, drawn)
-    if wanted is not None:
-        assert match_rows(np.array(items, np.int64), draw_of(drawn)).tolist() == wanted
-        return
-    absent = [item for item in items if item not in drawn]
-    more = sum((Counter(items) - Counter(drawn)).values())
-    said = f"{len(absent)} of {len(items)} rows are not" if absent else f"{more} of {len(items)} rows of round 7"
-    with pytest.raises(ValueError, match=said):
-        match_rows(np.array(items, np.int64), draw_of(drawn))
-
-
-def test_ids_that_no_float_holds_are_told_apart():
-    drawn = [2**53, 2**53 + 1, 2**63 - 1, 2**63 - 2]
-    assert match_rows(np.array(drawn[::-1]), draw_of(drawn)).tolist() == [3, 2, 1, 0]
-    with pytest.raises(ValueError, match="not in the oldest"):
-        match_rows(np.array([2**53 + 2]), draw_of(drawn))
-
-
 # ------------------------------------------------------------------------------ on an accelerator
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -197,15 +161,18 @@ def test_observing_from_cuda_waits_for_nothing_and_is_the_same_bits():
     """With a lag of 1 no call synchronises, tensors may be overwritten at once, and the stream is that of the CPU."""
     on_host, on_cuda = [make(lag=1).sampler(batch_size=24, num_samples=240) for _ in range(2)]
     host_rows, cuda_rows = iter(on_host), iter(on_cuda)
-    for _ in range(10):
+    for number in range(10):
         index = torch.tensor([next(host_rows) for _ in range(24)])
         assert [next(cuda_rows) for _ in range(24)] == index.tolist()
-        on_host.observe(index, loss(index).float())
-        index, losses = index.cuda(), loss(index).float().cuda()
+        credit = torch.arange(24) % 4 > 0
+        on_host.observe(index, loss(index).float(), credit=credit)
+        losses = loss(index).float().cuda()
+        if number % 2:  # the indices stay on the host, as the loader gave them
+            index, credit = index.cuda(), credit.cuda()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            on_cuda.observe(index[:10], losses[:10], step=False)
-            on_cuda.observe(index[10:], losses[10:])
+            on_cuda.observe(index[:10], losses[:10], credit=credit[:10], step=False)
+            on_cuda.observe(index[10:], losses[10:], credit=credit[10:])
             index.zero_()
             losses.zero_()
         finally:
