@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import aria_sampling as aria
+from benchmarks import EDITION
 
 from .worlds import WORLDS, Setting, run, true_gain
 
@@ -30,7 +31,7 @@ def one(name: str, setting: Setting, seed: int) -> dict[str, Any]:
     """One run: what was advised, and what is true."""
     world = WORLDS[name][1](np.random.default_rng([seed, list(WORLDS).index(name)]), setting.regions)
     history, draws = run(world, setting, seed)
-    advice = history.allocator.advice(history)
+    advice = history.advice()
     sizes = world.sizes / world.sizes.sum()
     out: dict[str, Any] = {"recommendation": advice.recommendation}
     for baseline, shares, gain in (
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     seeds = 1 if args.quick else args.seeds
     settings = {"quick": Setting(regions=6, rounds=60, every=4)} if args.quick else SETTINGS
     results: dict[str, Any] = {
+        "edition": EDITION,
         "versions": {"aria_sampling": aria.__version__, "numpy": np.__version__},
         "seeds": seeds,
         "setting": {name: repr(setting) for name, setting in settings.items()},

@@ -59,7 +59,6 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-EDITION = 2
 RECORDS = {"first_aria": "first edition: images counted", "first_novel4": "first edition: by novelty"}
 """Methods of the library's first edition whose runs are kept to compare with: their titles. They cannot be run."""
 

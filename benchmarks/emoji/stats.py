@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import EDITION
 from benchmarks.statistics import Interval, interval
 
 from .distill import RunSettings
 from .evaluate import METRICS
-from .methods import EDITION, TITLES
+from .methods import TITLES
 from .world import CONDITIONS, SPLITS
 
 REFERENCE = "rc"

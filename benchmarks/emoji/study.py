@@ -25,9 +25,11 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from benchmarks import EDITION
+
 from . import evaluate, models
 from .distill import RunSettings, distill
-from .methods import EDITION, METHODS, RECORDS, TITLES
+from .methods import METHODS, RECORDS, TITLES
 from .world import CONDITIONS, DATA, SPLITS, Emoji, Scenario, scenario
 
 

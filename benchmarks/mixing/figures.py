@@ -22,7 +22,7 @@ STATIC = ("pool", "sqrt", "uniform")
 COLOURS = {
     "pool": "#222222", "sqrt": "#222222", "uniform": "#222222", "pool_visits": "#999999",
     "aria_pool": "#d1495b", "aria_uniform": "#d1495b",
-    "reducible_pool": "#0072b2", "reducible_uniform": "#0072b2", "minimax": "#8e6bb0", "odm": "#cc9a00",
+    "reducible_pool": "#0072b2", "reducible_uniform": "#0072b2", "group_dro": "#8e6bb0", "odm": "#cc9a00",
     "doremi": "#2a9d60",
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import aria_sampling as aria
+from benchmarks import EDITION
 
 from .corpus import Corpus, load
 from .methods import METHODS
@@ -49,6 +50,7 @@ def run_study(plan: Sequence[RunSettings], out: Path, jobs: int) -> dict[str, An
             "train": corpus.pool.sizes.tolist(),
             "held_out": [len(group) for group in corpus.held_out],
         },
+        "edition": EDITION,
         "versions": {"aria_sampling": aria.__version__, "torch": torch.__version__},
         "runs": [json.loads(paths[settings].read_text(encoding="utf-8")) for settings in plan],
     }
@@ -63,7 +65,7 @@ def _carry_out(settings: RunSettings, corpus: Corpus | None, path: Path) -> None
 
 
 def _file_name(settings: RunSettings, fingerprint: str) -> str:
-    everything = json.dumps([settings.as_json(), fingerprint, aria.__version__], sort_keys=True)
+    everything = json.dumps([settings.as_json(), fingerprint, EDITION], sort_keys=True)
     return f"{settings.method}-s{settings.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:10]}.json"
 
 

@@ -1,4 +1,1 @@
-"""What a round costs, against other samplers in the same run: `python -m benchmarks.speed`.
-
-Run it from the root of the repository; README.md beside this file says how to read what it writes.
-"""
+"""What a round costs, beside what it is compared with, all in one run: `python -m benchmarks.speed`."""

@@ -1,171 +1,79 @@
-"""The tables of `table.md`, from `results.json`."""
+"""What was aimed at, what was measured, and whether it was met: the tables of `table.md`, from `results.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from .contenders import ARIA
+from .measures import CONDITIONING, TORCHRL
 
-TORCHRL = "torchrl PrioritizedSampler"
+ROUND = "round of 256, {} regions, 20,000,000 items, over torchrl's"
+AIMS: tuple[tuple[str, str, str, float], ...] = (
+    (ROUND.format("1,024"), "rounds", "1024", 0.25),
+    (ROUND.format("1,024") + ", with coverage", "rounds", "1024, coverage", 0.3),
+    (ROUND.format("65,536"), "rounds", "65536", 0.8),
+    (ROUND.format("65,536") + ", with coverage", "rounds", "65536, coverage", 1.3),
+    (ROUND.format("1,000,000"), "rounds", "1000000", 1.5),
+    (ROUND.format("1,000,000") + ", with coverage by counts", "rounds", "1000000, coverage", 13.0),
+    ("RandomConditioning, draw and observe of 256 rows on CPU tensors, coverage, over torchrl's", "rounds",
+     CONDITIONING, 200 / 320),
+)  # fmt: skip
+"""What is compared with torchrl's `sample` and `update_priority` of 256 items out of 10,000,000: at most so many times."""
+
+
+def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(what, aim, measured, met) of all that was measured."""
+    found: list[tuple[str, str, str, str]] = []
+
+    def add(what: str, value: float, aim: float, *, least: bool = False, form: str = "{:.2f}") -> None:
+        met = value >= aim if least else value <= aim
+        sign = "≥" if least else "≤"
+        found.append((what, f"{sign} {form.format(aim)}", form.format(value), "yes" if met else "**no**"))
+
+    rounds = results.get("rounds", {})
+    for what, _, key, aim in AIMS:
+        if key in rounds and TORCHRL in rounds:
+            add(what, rounds[key]["min"] / rounds[TORCHRL]["min"], aim)
+    pools = results.get("pools", {})
+    if len(pools) > 1:
+        most, base = max(pools, key=int), min(pools, key=int)
+        ratio = pools[most]["min"] / pools[base]["min"]
+        add(f"round of 256, 1,024 regions: {int(most):,} items over {int(base):,}", ratio, 1.4)
+    for kind, aim in (("Tensors", 0.8), ("Pictures", 0.98)):
+        if kind in results.get("loaders", {}):
+            pair = results["loaders"][kind]
+            data = "data for free" if kind == "Tensors" else "JPEG pictures to decode"
+            what = f"samples a second of a loader, no workers, batches of 32, {data}, over RandomSampler's"
+            add(what, pair["random"]["min"] / pair["aria"]["min"], aim, least=True)
+    if "memory" in results:
+        add("memory an item, bytes", results["memory"]["bytes_per_item"], 6.0, form="{:.1f}")
+    if "imports" in results:
+        cost = {name: f"{1e3 * value:.0f} ms" for name, value in results["imports"].items()}
+        found.append(("import after NumPy", "none set", f"{cost['aria_sampling']} (NumPy {cost['numpy']})", ""))
+    return found
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """All tables as Markdown, for the studies that there are."""
-    parts = {
-        "rounds": _rounds,
-        "pools": _pools,
-        "regions": lambda r: _sweep("regions", "A round by the number of regions", r["regions"], r["items"]),
-        "rows": lambda r: _sweep("rows", "A round by the number of rows", r["rows"], r["items"]),
-        "first_draw": _first,
-        "memory": _memory,
-        "loader": _loader,
-        "ranks": _ranks,
-    }
-    lines = [_machine(results), ""]
-    if {"rounds", "pools", "regions", "rows", "memory", "loader"} <= set(results):
-        lines += aims(results)
-    for name, part in parts.items():
-        if name in results:
-            lines += part(results)
-    return "\n".join(lines)
-
-
-def _machine(results: Mapping[str, Any]) -> str:
-    machine, load = results["machine"], results["load"].values()
+    """Both tables as Markdown: the aims, and the times behind them."""
+    machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores; load average {min(load):.1f} to {max(load):.1f}; {versions}; "
-        "one thread. Times of rounds are processor time."
-    )
-
-
-def aims(results: Mapping[str, Any]) -> list[str]:
-    """What was aimed at, and what came of it."""
-    rounds, pools = results["rounds"], results["pools"]["times"]
-    largest = max(pools, key=int)
-    pool_ratio = pools[largest]["times_first"][1]
-    pool = max((p for p in rounds if p != "missing"), key=int)
-    in_rows = results["regions"].get("1024", {}).get("median", float("nan"))
-    rows = [
-        (
-            "a round of 256 rows, 1,024 regions",
-            f"{results['items']:,} items",
-            "100 µs",
-            f"{in_rows:.0f} µs",
-            in_rows <= 100,
-        )
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load']}; {versions}; one thread.",
+        "Ratios are of processor time, contenders in turns, each by its fastest turn.",
+        "",
     ]
-    if TORCHRL in rounds[pool]:
-        ratio = 1 / rounds[pool][TORCHRL]["times_first"][1]
-        rows.append(
-            ("the same, over torchrl's sample and update", f"{int(pool):,} items", "1", f"{ratio:.2f}", ratio <= 1)
-        )
-    rows.append(
-        (f"{int(largest):,} items over 1,000,000", "1,024 regions", "1.5", f"{pool_ratio:.2f}", pool_ratio <= 1.5)
-    )
-    if "65536" in results["regions"]:
-        wide = results["regions"]["65536"]["median"]
-        rows.append(
-            ("a round with 65,536 regions", f"{results['items']:,} items", "1,000 µs", f"{wide:,.0f} µs", wide <= 1000)
-        )
-    held = results["memory"]["per_item"][ARIA]["after"]
-    rows.append(
-        ("memory an item", f"{results['first']:,} items, 1,024 regions", "6 bytes", f"{held:.2f} bytes", held <= 6.1)
-    )
-    for kind, cells in results["loader"].items():
-        worst = min(cells, key=lambda workers: cells[workers]["ratio"][1])
-        ratio = cells[worst]["ratio"][1]
-        what = f"samples a second over RandomSampler's, {kind.lower()}"
-        rows.append((what, f"worst of all workers: {worst}", "0.95", f"{ratio:.3f}", ratio >= 0.95))
-    head = ("what", "where", "aim", "measured", "met")
-    return _grid("Aims", head, [(*row[:4], "yes" if row[4] else "**no**") for row in rows])
-
-
-def _grid(title: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
-    head = list(head)
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, *rows]]
-    return [f"### {title}", "", lines[0], "|---" + "|---:" * (len(head) - 1) + "|", *lines[1:], ""]
-
-
-def _time(found: Mapping[str, Any]) -> list[str]:
-    """Median with quartiles, fastest, by the clock."""
-    return [
-        f"{found['median']:,.0f} ({found['q25']:,.0f} to {found['q75']:,.0f})",
-        f"{found['min']:,.0f}",
-        f"{found['clock']:,.0f}",
-    ]
-
-
-_HEAD = ("median (quartiles), µs", "fastest", "by the clock")
-
-
-def _rounds(results: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for pool, found in results["rounds"].items():
-        if pool == "missing":
-            lines += [f"Not there: {', '.join(found)}.", ""] if found else []
-            continue
-        rows = [
-            (name, *_time(cell), " to ".join(f"{v:.2f}" for v in (cell["times_first"][0], cell["times_first"][2])))
-            for name, cell in found.items()
-        ]
-        title = f"A round of 256 rows, {int(pool):,} items, 1,024 regions"
-        lines += _grid(title, ("sampler", *_HEAD, "times ours (quartiles)"), rows)
-    return lines
-
-
-def _pools(results: Mapping[str, Any]) -> list[str]:
-    found, out = results["pools"]["times"], results["pools"]["left_out"]
-    rows = [(f"{int(n):,}", *_time(found[n]), f"{found[n]['times_first'][1]:.2f}") for n in sorted(found, key=int)]
-    lines = _grid("A round by the number of items, 1,024 regions", ("items", *_HEAD, "times 1,000,000"), rows)
-    return lines + ([f"Too large for the memory at hand: {', '.join(f'{n:,}' for n in out)}.", ""] if out else [])
-
-
-def _sweep(what: str, title: str, found: Mapping[str, Any], items: int) -> list[str]:
-    return _grid(f"{title}, {items:,} items", (what, *_HEAD), [(f"{int(k):,}", *_time(v)) for k, v in found.items()])
-
-
-def _first(results: Mapping[str, Any]) -> list[str]:
-    rows = [(name, f"{1000 * value:,.1f}") for name, value in results["first_draw"].items()]
-    return _grid(f"To the first index, {results['first']:,} items", ("sampler", "ms"), rows)
-
-
-def _memory(results: Mapping[str, Any]) -> list[str]:
-    found = results["memory"]
-    rows = [(name, f"{cell['after']:.1f}", f"{cell['most']:.1f}") for name, cell in found["per_item"].items()]
-    state = ", ".join(f"{value:.0f} with {int(k):,}" for k, value in found["state_per_region"].items())
-    lines = _grid(f"Memory, {results['first']:,} items", ("sampler", "bytes an item", "at most, while made"), rows)
-    return [*lines, f"Saved state, bytes a region: {state} regions.", ""]
-
-
-def _loader(results: Mapping[str, Any]) -> list[str]:
-    rows = [
-        (
-            kind.lower(),
-            workers,
-            f"{cell['random']:,.0f}",
-            f"{cell['aria']:,.0f}",
-            " to ".join(f"{v:.3f}" for v in cell["ratio"][::2]),
-            f"{cell['ratio'][1]:.3f}",
-        )
-        for kind, cells in results["loader"].items()
-        for workers, cell in cells.items()
-    ]
-    head = ("data", "workers", "RandomSampler, samples/s", "adaptive, samples/s", "ratio (quartiles)", "median")
-    return _grid("A loader, batches of 32", head, rows)
-
-
-def _ranks(results: Mapping[str, Any]) -> list[str]:
-    rows = [
-        (
-            ranks,
-            *(
-                f"{cell[what][1]:,.0f} ({cell[what][0]:,.0f} to {cell[what][2]:,.0f})" if what in cell else ""
-                for what in ("observe", "all_gather")
-            ),
-        )
-        for ranks, cell in results["ranks"].items()
-    ]
-    head = ("ranks", "observe, µs (quartiles)", "a bare all_gather of as much")
-    return _grid("Closing a round of 256 rows over gloo ranks on one machine", head, rows)
+    if "rounds" in results and TORCHRL not in results["rounds"]:
+        lines += ["torchrl is not installed: nothing to compare rounds with.", ""]
+    if results["smoke"]:
+        lines += ["A smoke run, with small pools: its numbers mean nothing.", ""]
+    lines += ["| what | aim | measured | met |", "|---|---:|---:|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(results)]
+    lines += ["", "| call | fastest turn, µs | median, µs | calls |", "|---|---:|---:|---:|"]
+    parts = {"rounds": results.get("rounds", {}), "pools": results.get("pools", {}), **results.get("loaders", {})}
+    units = {"rounds": "", "pools": " items, 1,024 regions", "Tensors": ": an epoch", "Pictures": ": an epoch"}
+    for part, calls in parts.items():
+        for name, cell in calls.items():
+            what = f"{name} regions" if part == "rounds" and name[0].isdigit() else name
+            label = f"{part}, {what}{units[part]}" if part in results.get("loaders", {}) else f"{what}{units[part]}"
+            lines.append(f"| {label} | {1e6 * cell['min']:,.0f} | {1e6 * cell['median']:,.0f} | {cell['calls']:,} |")
+    return "\n".join(lines) + "\n"

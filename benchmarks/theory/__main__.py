@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import aria_sampling as aria
+from benchmarks import EDITION
 
 from . import bakeoff, coverage, gaps
 from .figures import draw_all
@@ -41,6 +42,7 @@ def compute(*, quick: bool) -> dict[str, Any]:
     cells = [(s, r) for s in scenarios for r in range(len(bakeoff.REGIMES))]
     results = {
         "quick": quick,
+        "edition": EDITION,
         "versions": {"aria_sampling": aria.__version__, "numpy": np.__version__},
         "loop": coverage.study(settings, seeds),
         "bakeoff": bakeoff.study(size, cells),

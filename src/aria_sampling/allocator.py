@@ -694,8 +694,7 @@ def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> 
 
 def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
     """Return whether `value` is a float64 array of that shape."""
-    array: Any = value if isinstance(value, np.ndarray) else None
-    return array is not None and array.shape == shape and bool(array.dtype == np.float64)
+    return type(value) is np.ndarray and (value.shape, value.dtype) == (shape, np.float64)
 
 
 def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:

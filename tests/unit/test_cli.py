@@ -64,25 +64,23 @@ def test_inspect_says_what_is_in_a_partition(saved, capsys):
 
 def test_simulate_is_an_allocation(saved, tmp_path, capsys):
     """Its last line of numbers is the metrics of the same rounds by hand, where losses have no noise."""
-    truth, own = np.array([8.0, 1.0, 1.0, 2.0]), [0, 19, 19]
-    said = "--rounds 9 --draw 30 --noise 0 --target 0.5 --floor 0.1 --exponent 2 --present-weight 2 --present-rate 0"
-    files = [
-        "--discrepancy",
-        array(tmp_path, "d", truth),
-        "--present",
-        array(tmp_path, "p", own),
-        "--present-rows",
-        "6",
-    ]
-    main(["simulate", str(saved), *said.split(), *files, "--seed", "4"])
+    truth, covered = np.array([8.0, 1.0, 1.0, 2.0]), [0, 19, 19]
+    said = "--rounds 9 --draw 30 --data-rows 6 --noise 0 --target 0.5 --exploration 0.1 --exponent 2 --seed 4"
+    files = ["--discrepancy", array(tmp_path, "d", truth), "--covered", array(tmp_path, "c", covered)]
+    main(["simulate", str(saved), *said.split(), *files])
     said = capsys.readouterr().out.splitlines()
     pool = aria.Partition.load(saved)
     allocator = aria.Allocator(
-        pool, policy=aria.Proportional(2), floor=0.1, target=0.5, present_weight=2, present_rate=0, seed=4
+        pool,
+        coverage=aria.Coverage(pool, items=covered),
+        policy=aria.Proportional(2),
+        exploration=0.1,
+        target=0.5,
+        seed=4,
     )
-    rng, drawn = np.random.default_rng(4), np.zeros(4)
+    drawn = np.zeros(4)
     for _ in range(9):
-        draw = allocator.draw(30, present=pool.regions_of(rng.choice(own, 6)))
+        draw = allocator.draw(30, data_rows=6)
         drawn += np.bincount(draw.regions, minlength=4)
         allocator.observe(draw.regions, truth[draw.regions])
         allocator.step()
@@ -107,6 +105,18 @@ def test_simulated_noise_has_the_mean_and_deviation_that_were_asked_for():
     assert factors.mean() == pytest.approx(1, abs=0.02)
     assert factors.std() == pytest.approx(2, abs=0.1)
     assert _unit_noise(np.random.default_rng(0), 0.0, 3).tolist() == [1, 1, 1]
+
+
+def test_simulate_draws_away_from_what_is_covered(saved, tmp_path, capsys):
+    """From the first round, and the more the more rows with data there are to a drawn one; an empty file is none."""
+    covered, none = array(tmp_path, "c", np.arange(8, 20)), array(tmp_path, "n", np.empty(0, int))
+    shares = []
+    for options in (["--covered", none], ["--covered", covered, "--data-rows", "1"], ["--covered", covered]):
+        main(["simulate", str(saved), "--rounds", "9", "--draw", "20", "--noise", "0", *options])
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
+        shares.append(next(float(line[0]) for line in lines if line[1] == "grey"))
+    assert shares[0] == pytest.approx(1, rel=0.01)
+    assert 0.99 > shares[1] > shares[2]
 
 
 def test_where_nothing_is_told_all_items_come_alike(saved, capsys):
@@ -151,13 +161,15 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
         (("simulate", saved, "--rounds", "0"), ("--rounds", "0")),
         (("simulate", saved, "--noise", "-1"), ("--noise", "-1")),
         (("simulate", saved, "--target", "odd"), ("target", "odd")),
-        (("simulate", saved, "--floor", "0"), ("floor", "0")),
+        (("simulate", saved, "--exploration", "0"), ("exploration", "0")),
         (("simulate", saved, "--noise", "1e9"), ("--noise", "1000000000")),
         (("simulate", saved, "--draw", "3000000000"), ("--draw", "3000000000")),
         (("simulate", saved, "--discrepancy", negative), ("--discrepancy", "from 0 to 1e100")),
         (("simulate", saved, "--discrepancy", ""), ("--discrepancy",)),
-        (("simulate", saved, "--present", ""), ("--present",)),
-        (("simulate", saved, "--present", array(tmp_path, "o", np.empty(0, int))), ("--present", "got none")),
+        (("simulate", saved, "--covered", ""), ("--covered",)),
+        (("simulate", saved, "--covered", numbers), ("--covered", "one-dimensional", "(9, 2)")),
+        (("simulate", saved, "--data-rows", "-1"), ("--data-rows", "-1")),
+        (("simulate", saved, "--data-rows", "3000000000"), ("--data-rows", "3000000000")),
         (("partition", new, "--labels", ""), ("--labels",)),
         (("partition", new, "--labels", empty), ("--labels", "empty.npy")),
         (("partition", new, "--labels", archive), ("--labels", "archive.npz", "archive; save one array")),
@@ -166,7 +178,7 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
         (("partition", tmp_path, "--labels", labels), ("POOL", "a file to write")),
         (("report", text, saved, new), ("HISTORY", "words.npy", "torch.save(history.state_dict(), ...)")),
         (("report", saved, saved, saved), ("OUT", "the one to read")),
-        (("simulate", saved, "--present", array(tmp_path, "i", [20])), ("--present", "20")),
+        (("simulate", saved, "--covered", array(tmp_path, "i", [20])), ("--covered", "20")),
     ):
         said = ends_with(capsys, *argv)
         assert all(word in said for word in (f"{argv[0]}: ", *words)), said
@@ -183,7 +195,7 @@ def test_a_warning_is_a_line(tmp_path, capsys):
 
 def test_a_reader_that_leaves_ends_it_quietly(saved):
     """As `| head -1` does; the table is longer than a pipe holds, so that the writer notices."""
-    code = "import sys; from aria_sampling import cli; [cli.main(['inspect', sys.argv[1]]) for _ in range(2000)]"
+    code = "import sys; from aria_sampling import cli; [cli.main(['inspect', sys.argv[1]]) for _ in range(400)]"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(saved)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -993,6 +993,17 @@ def test_noise_levels_that_are_refused(kind, values, words):
     assert observed(switch) == before
 
 
+@pytest.mark.parametrize("name", ["timesteps", "noise", "paired"])
+@pytest.mark.parametrize("bad", [5, 0.5, "abc", [[1], [1, 2]], [None, 1], {"a": 1}])
+def test_what_is_no_vector_at_all_is_refused_by_name(name, bad):
+    switch = make(coverage=ONLINE)
+    before = observed(switch)
+    given = {"timesteps": [1, 2], "paired": [1, 2]} if name == "paired" else {"paired": [1, 2]}
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        switch.draw(**{**given, name: bad})
+    assert observed(switch) == before
+
+
 @both
 def test_either_timesteps_or_noise(kind):
     switch = make()

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 import aria_sampling as aria
 from aria_sampling import StateError
+from aria_sampling._arrays import decode
 from tests.helpers import loss_of, play, small_pool
 from tests.laws.test_law5_resume import CARRIERS, damage, plain, refusal, refuses
 
-COLUMNS = ("rounds", "discrepancy", "stderr", "count", "probabilities", "draws")
+COLUMNS = ("rounds", "discrepancy", "stderr", "count", "probabilities", "draw_counts")
 
 
 def make(lag=0, **settings):
-    allocator = aria.Allocator(small_pool(), lag=lag, seed=8, target="uniform")
+    pool = small_pool()
+    allocator = aria.Allocator(pool, coverage=aria.Coverage.online(pool, half_life=9.0), lag=lag, seed=8, target=0.5)
     return aria.History(allocator, **{"every": 2, "max_records": 5, **settings})
 
 
@@ -26,7 +28,7 @@ def train(history, until, ahead=None):
     while allocator.round < until:
         while len(allocator.open_rounds) <= (allocator.lag if ahead is None else ahead):
             r = allocator.round + len(allocator.open_rounds)
-            allocator.draw(1 + r % 9, present=[r % 6] * (r % 4))
+            allocator.draw(r % 9, present=[r % 6] * (r % 4))
         draw = allocator.open_rounds[0]
         allocator.observe(draw.regions, loss_of(draw))
         allocator.step()
@@ -38,18 +40,20 @@ def train(history, until, ahead=None):
 
 
 def test_it_keeps_what_the_allocator_said():
-    history = make(every=3, max_records=50)
+    history = aria.History(aria.Allocator(small_pool(), target=0.5), every=3, max_records=50)
     said = []
     for _ in range(20):
         play(history.allocator, 1)
         if history.record():
             allocator = history.allocator
-            said.append((allocator.round, allocator.estimate(), allocator.probabilities, allocator.metrics()))
+            counts, estimate = allocator.draw_counts, allocator.estimate()
+            said.append((allocator.round, counts, estimate, allocator.probabilities, allocator.metrics()))
     assert history.rounds.tolist() == [3, 6, 9, 12, 15, 18]
-    assert history.draws[-1].tolist() != [0] * 6
-    assert history.draws.sum(axis=1).tolist() == [8 * r for r in history.rounds]
-    for row, (round_, estimate, probabilities, metrics) in enumerate(said):
+    assert history.draw_counts.sum(axis=1).tolist() == [8 * r for r in history.rounds]
+    assert len(said) == 6
+    for row, (round_, counts, estimate, probabilities, metrics) in enumerate(said):
         assert history.rounds[row] == round_
+        assert np.array_equal(history.draw_counts[row], counts)
         for name, value in (("discrepancy", estimate.mean), ("stderr", estimate.stderr), ("count", estimate.count)):
             assert np.array_equal(getattr(history, name)[row], value.astype(np.float32))
         assert np.array_equal(history.probabilities[row], probabilities.astype(np.float32))
@@ -62,7 +66,7 @@ def test_it_keeps_what_the_allocator_said():
 def test_rounds_are_evenly_spaced_and_never_more_than_there_is_room_for(every, most, until):
     history = make(every=every, max_records=most)
     for _ in range(until):
-        history.allocator.skip()
+        history.allocator.draw(0, present=[])
         history.allocator.step()
         history.record()
     rounds = history.rounds
@@ -77,7 +81,7 @@ def test_rounds_are_evenly_spaced_and_never_more_than_there_is_room_for(every, m
 
 
 def test_rounds_that_were_not_shown_to_it_are_made_up_for_at_the_next():
-    history = make(every=4)
+    history = aria.History(aria.Allocator(small_pool()), every=4)
     play(history.allocator, 7)
     assert (history.record(), history.record(), history.rounds.tolist()) == (True, False, [7])
     play(history.allocator, 1)
@@ -109,7 +113,7 @@ def test_recording_changes_no_draw():
 
 def test_losses_beyond_float32_are_infinite():
     history = make(every=1)
-    draw = history.allocator.draw(8)
+    draw = history.allocator.draw(8, present=[])
     history.allocator.observe(draw.regions, np.full(8, 1e60))
     history.allocator.step()
     history.record()
@@ -123,7 +127,7 @@ def test_losses_beyond_float32_are_infinite():
 def test_a_resumed_run_has_the_same_history(stop, lag, most, carrier):
     """Bit for bit, at any stop, thinning included."""
     straight, stopped, resumed = (make(lag, max_records=most) for _ in range(3))
-    train(straight, 70)
+    train(straight, 50)
     train(stopped, stop)
     state = {"allocator": stopped.allocator.state_dict(), "history": stopped.state_dict()}
     assert plain(state)
@@ -132,9 +136,30 @@ def test_a_resumed_run_has_the_same_history(stop, lag, most, carrier):
     resumed.allocator.load_state_dict(state["allocator"])
     resumed.load_state_dict(state["history"])
     assert resumed.state_dict() == stopped.state_dict()
-    train(resumed, 70)
+    train(resumed, 50)
     assert resumed.state_dict() == straight.state_dict()
     assert resumed.allocator.digest() == straight.allocator.digest()
+
+
+@given(
+    st.sampled_from(["pool", 0.3, [3.0, 0, 1, 1, 0, 2], [1e-3, 1 / 3, 1, 1, 1, 1 / 7]]),
+    st.sampled_from([None, 20.0]),
+    st.integers(0, 2**32),
+)
+def test_a_history_is_read_with_the_shares_that_it_says(target, max_repeat, seed):
+    """A report has the saved target alone: an allocator that is made with it has the same, to the last bit."""
+    pool = small_pool(seed=seed)
+    history = aria.History(aria.Allocator(pool, target=target, max_repeat=max_repeat), every=1, max_records=4)
+    play(history.allocator, 1)
+    history.record()
+    state = history.state_dict()
+    shares = decode("target", state["target"])
+    assert np.array_equal(shares, history.allocator.target)
+    read = aria.History(aria.Allocator(pool, target=shares), every=1, max_records=4)
+    assert np.array_equal(read.allocator.target, shares)
+    read.load_state_dict(state)
+    assert read.state_dict() == state
+    assert read.advice() == history.advice() or np.isnan(history.advice().over_pool.value)
 
 
 def test_how_far_a_loader_draws_ahead_does_not_show():
@@ -182,12 +207,12 @@ def test_refuses_what_does_not_fit():
     history = make()
     train(history, 9)
     state = history.state_dict()
-    other_pool = aria.History(aria.Allocator(small_pool(seed=1), target="uniform"), every=2, max_records=5)
+    other_pool = aria.History(aria.Allocator(small_pool(seed=1), target=0.5), every=2, max_records=5)
     refuses(other_pool, state, "another pool", "fingerprint", state["fingerprint"])
     wider = aria.History(aria.Allocator(small_pool(n_regions=7)), every=2, max_records=5)
     refuses(wider, state, "n_regions=6", "7")
-    refuses(make(every=3), state, "every: 2 there, 3 here")
-    refuses(make(max_records=6), state, "max_records: 5 there, 6 here")
+    refuses(make(every=3), state, "every: '2' there, '3' here")
+    refuses(make(max_records=6), state, "max_records: '5' there, '6' here")
     other_target = aria.History(aria.Allocator(small_pool(), target="pool"), every=2, max_records=5)
     refuses(other_target, state, "target")
     refuses(history, {**state, "schema": 2}, "schema=2", "1")

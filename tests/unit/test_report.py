@@ -18,7 +18,8 @@ FIGURES = {"shares", "heat", "discrepancy", "draws", "health"}
 
 
 def trained(n_regions=6, rounds=12, names=None, **settings):
-    pool = aria.Partition.from_labels(np.repeat(np.arange(n_regions), 3), names=names)
+    sizes = 3 if settings.pop("even", True) else 1 + np.arange(n_regions)
+    pool = aria.Partition.from_labels(np.repeat(np.arange(n_regions), sizes), names=names)
     history = aria.History(aria.Allocator(pool, **settings), every=1)
     for _ in range(rounds):
         draw = history.allocator.draw(16)
@@ -95,7 +96,7 @@ def test_figures_show_the_data():
     history = trained()
     made = report.figures(history)
     bars = sorted(bar.get_width() for bar in made["draws"].axes[0].patches)
-    assert np.allclose(bars, np.sort(100 * history.draws[-1] / history.draws[-1].sum()))
+    assert np.allclose(bars, np.sort(100 * history.draw_counts[-1] / history.draw_counts[-1].sum()))
     mean = next(line for line in made["discrepancy"].axes[0].lines if line.get_label() == "mean under the target")
     assert np.array_equal(mean.get_ydata(), history.metrics("discrepancy"))
 
@@ -114,18 +115,29 @@ def test_matplotlib_is_loaded_when_a_figure_is_made():
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
-def test_from_the_command_line(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target": "uniform", "policy": aria.GroupDRO()},
+        {"target": "pool", "even": False},
+        {"target": 0.3, "even": False, "max_repeat": 1.5},
+        {"policy": aria.PoolPolicy(), "even": False},
+    ],
+    ids=["uniform", "regions of unequal size", "a power of the size", "a baseline"],
+)
+def test_from_the_command_line(tmp_path, capsys, settings):
     torch = pytest.importorskip("torch")
     from aria_sampling.cli import main
 
-    history = trained(names=NAMES, target="uniform", policy=aria.Minimax())
+    history = trained(names=NAMES, **settings)
     torch.save(history.state_dict(), tmp_path / "history.pt")
     history.allocator.partition.save(tmp_path / "pool.aria")
     main(["report", *(str(tmp_path / name) for name in ("history.pt", "pool.aria", "out.html"))])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out.html")
-    text = (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert history.advice().verdict in Page(text).text
-    assert not re.search("Proportional|EmaBank", text)  # settings that are not in the files are not made up
+    page = Page((tmp_path / "out.html").read_text(encoding="utf-8"))
+    assert history.advice().verdict in page.text
+    assert f"{100 * history.allocator.target[0]:.3g}%" in page.text
+    assert not re.search("Proportional|EmaBank", page.text)  # settings that are not in the files are not made up
 
 
 @pytest.mark.parametrize("wrong", ["history", "pool", "out"])

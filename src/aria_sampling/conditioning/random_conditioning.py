@@ -272,13 +272,11 @@ class RandomConditioning:
 
     def _at_noise(self, noise: Any) -> tuple[FloatArray, IntArray]:
         """Return what `_at_timesteps` does, for noise levels."""
-        kind = getattr(noise, "dtype", np.asarray(noise).dtype).kind
-        if kind in "iu" and len(noise):
-            raise ValueError(
-                f"noise: expected floats in [0, 1], got integers of dtype {np.asarray(noise).dtype}; call "
-                "draw(timesteps) with timesteps"
-            )
         levels = float_vector("noise", noise)
+        if len(levels) and (dtype := np.asarray(noise).dtype).kind in "iu":
+            raise ValueError(
+                f"noise: expected floats in [0, 1], got integers of dtype {dtype}; call draw(timesteps) with timesteps"
+            )
         if len(levels) and not (levels.min() >= 0 and levels.max() <= 1):  # NaN included
             raise ValueError(
                 f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; if they are timesteps, and "
@@ -513,7 +511,10 @@ def _check_kind(name: str, value: Any, backend: Backend, first: str) -> None:
 
 def _timestep_hint(timesteps: Any, most: int) -> str:
     """Return which call takes these values, which are no timesteps ``0..most-1``; empty if there is none."""
-    values = np.asarray(timesteps)
+    try:
+        values = np.asarray(timesteps)
+    except Exception:  # as the message says already
+        return ""
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
         return ""
     text = "timesteps" if hasattr(timesteps, "shape") else "np.asarray(timesteps)"

@@ -118,8 +118,8 @@ def _cause(
 
 
 _REPLACED = (
-    "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index of a "
-    "sample is not its number in the dataset (WithIndex adds that)"
+    "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index "
+    "of a sample is not its number in the dataset (WithIndex adds that)"
 )
 _SAME = (
     "several of them got the same rows: give the sampler num_replicas= and rank=, or let the framework deal them out; "

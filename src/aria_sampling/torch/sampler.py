@@ -381,8 +381,8 @@ class AriaSampler(Sampler[int]):
         except RuntimeError as error:
             draw, left = self._closed or (None, ())
             parts = (
-                f". Round {draw.round} was closed with {len(draw.items) - len(left)} of its {len(draw.items)} rows: for "
-                "parts of a batch pass step=False to all observe() but the last"
+                f". Round {draw.round} was closed with {len(draw.items) - len(left)} of its {len(draw.items)} rows: "
+                "for parts of a batch pass step=False to all observe() but the last"
                 if draw is not None and len(left)
                 else ""
             )
@@ -531,8 +531,9 @@ class AriaSampler(Sampler[int]):
         for key, ours in self._settings().items():
             if (theirs := take(state, key, int)) != ours:
                 raise StateError(
-                    f"state of another sampler: {key}={theirs} there, {ours} here; to go on from what was learnt, with "
-                    "new epochs, load the allocator's part alone: sampler.allocator.load_state_dict(state['allocator'])"
+                    f"state of another sampler: {key}={theirs} there, {ours} here; to go on from what was learnt, "
+                    "with new epochs, load the allocator's part alone: "
+                    "sampler.allocator.load_state_dict(state['allocator']), then sampler.new_epoch()"
                 )
         epoch, epoch_start = take(state, "epoch", int), take(state, "epoch_start", int)
         self.allocator.load_state_dict(take(state, "allocator", dict))

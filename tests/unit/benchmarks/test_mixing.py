@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import aria_sampling as aria
-from aria_sampling import Estimate, checks
+from aria_sampling import Estimate, testing
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -111,7 +111,7 @@ def test_losses_are_bits_a_byte() -> None:
 
 def test_online_mixing_is_exp3_written_out() -> None:
     """Against a slow reference that keeps Python floats, over rounds in which some groups are not drawn."""
-    checks.check_policy(OnlineMixing())
+    testing.check_policy(OnlineMixing())
     k, alpha, rng = 4, 0.9, np.random.default_rng(0)
     policy = OnlineMixing(alpha)
     state = policy.init(k)
@@ -125,7 +125,7 @@ def test_online_mixing_is_exp3_written_out() -> None:
         before, now = (min(1 / k, math.sqrt(math.log(k) / (k * max(s, 1)))) for s in (t, t + 1))
         total = sum(math.exp(before * r) for r in reward)
         shares = [(1 - k * now) * math.exp(before * r) / total + now for r in reward]
-        assert np.exp(policy.log_phi(state)) == pytest.approx(shares)
+        assert np.exp(policy.log_score(state)) == pytest.approx(shares)
     assert shares[2] > 1.2 / k
 
 
@@ -135,7 +135,7 @@ def test_online_mixing_is_drawn_as_it_says(texts: Corpus) -> None:
         draw = allocator.draw(8)
         allocator.observe(draw.regions, 1.0 + draw.regions + step % 2)
         allocator.step()
-    assert allocator.probabilities == pytest.approx(np.exp(allocator.policy.log_phi(allocator._progress.policy)))
+    assert allocator.probabilities == pytest.approx(np.exp(allocator.policy.log_score(allocator._progress.policy)))
     assert allocator.metrics()["forced_visits"] == 0
 
 
@@ -167,7 +167,7 @@ def _results(**values: list[float]) -> dict[str, Any]:
          "cpu_seconds": 1.0, "steps": 1, "batch": 1}
         for method, losses in values.items() for seed, value in enumerate(losses)
     ]  # fmt: skip
-    return {"corpus": {"groups": ["a", "b"], "train": [1, 3], "python": "3", "fingerprint": "f"}, "runs": runs}
+    return {"edition": 2, "corpus": {"groups": ["a", "b"], "train": [1, 3], "python": "3", "fingerprint": "f"}, "runs": runs}
 
 
 def test_differences_are_paired_by_seed_and_corrected() -> None:

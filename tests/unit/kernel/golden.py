@@ -78,6 +78,12 @@ def losses_of(draw):
     return (1 + draw.regions % 5) * ((draw.items * 7 + draw.round * 13) % 17 + 1.0) // (1 + draw.round // 100)
 
 
+def outcome(allocator, digest, first):
+    for array in (allocator.probabilities, allocator.estimate().mean, allocator.estimate().count):
+        digest.update(array.tobytes())
+    return {"first": first[:24], "digest": digest.hexdigest()}
+
+
 def played(allocator):
     """Take some hundred rounds; return the first items, and a digest of all that came."""
     digest, first = hashlib.blake2b(digest_size=16), []
@@ -92,9 +98,23 @@ def played(allocator):
             opened = allocator.open_rounds[0]
             allocator.observe(opened.regions, losses_of(opened))
             allocator.step()
-    for array in (allocator.probabilities, allocator.estimate().mean, allocator.estimate().count):
-        digest.update(array.tobytes())
-    return {"first": first[:24], "digest": digest.hexdigest()}
+    return outcome(allocator, digest, first)
+
+
+def conditioned():
+    """Play `RandomConditioning`: what switches, what is drawn, and what the timesteps make of the losses."""
+    pool, digest, first = partition(), hashlib.blake2b(digest_size=16), []
+    allocator = aria.Allocator(pool, coverage=aria.Coverage(pool, counts=counts()), seed=8, lag=1)
+    switch, batches = aria.RandomConditioning(allocator, num_train_timesteps=100), []
+    for round_ in range(ROUNDS):
+        drawn = switch.draw((np.arange(24) * 37 + round_ * 11) % 100)
+        for array in (drawn.mask, drawn.items, drawn.regions, drawn.weights):
+            digest.update(array.tobytes())
+        first += drawn.items.tolist()
+        batches.append((1.0 + np.arange(24) % 7) * (1 + round_ % 3))
+        if len(batches) > 1:
+            switch.observe(batches.pop(0))
+    return outcome(allocator, digest, first)
 
 
 def numbers():
@@ -115,7 +135,8 @@ def numbers():
 
 
 def results():
-    return {"numbers": numbers()} | {setup.__name__: played(setup()) for setup in SETUPS}
+    streams = {setup.__name__: played(setup()) for setup in SETUPS}
+    return {"numbers": numbers(), **streams, "conditioned": conditioned()}
 
 
 def main():

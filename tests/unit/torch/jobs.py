@@ -135,7 +135,7 @@ def other_state(rank, world, group, odd, at, check_every, lag):
     for number in range(10):
         if number == at and rank == odd:
             sampler.synchronize()
-            array = next(iter(sampler.allocator._progress.estimator.values()))
+            array = next(iter(sampler.allocator._progress.estimator.rows.values()))
             array *= 1 + 1e-12
         try:
             index = torch.tensor(list(islice(rows, BATCH // world)))

@@ -127,8 +127,7 @@ def test_single_samples_are_batches_of_one():
         assert sampler.allocator.round == number
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_sampler(kind):
+def test_another_sampler():
     for other in (
         RandomSampler(range(ITEMS)),
         SequentialSampler(range(ITEMS)),

@@ -1,6 +1,7 @@
 """`RegionMixture`: streams mixed by an allocator, left and resumed anywhere without a sample lost or repeated."""
 
 import copy
+import warnings
 from itertools import islice
 
 import numpy as np
@@ -190,6 +191,14 @@ def test_in_a_loader_and_not_in_its_workers():
         next(iter(DataLoader(mixture, batch_size=BATCH, num_workers=1)))
 
 
+def test_it_is_true_whether_or_not_it_has_a_length():
+    """``mixture or other``, as hosts write it, does not ask for its length."""
+    assert make(num_samples=None)
+    assert make()
+    endless = make(num_samples=None)
+    assert (endless or None) is endless
+
+
 def test_a_lag_too_small():
     mixture = make(lag=1)
     with pytest.raises(aria.FeedbackLagError, match="lag=2 or more"):
@@ -217,13 +226,13 @@ def test_in_parts_and_with_samples_missing():
 
 def test_refused_with_nothing_changed():
     mixture = make()
-    with pytest.raises(RuntimeError, match=r"observe\(\) without an open batch"):
+    with pytest.raises(RuntimeError, match=r"observe\(\) without an open round"):
         mixture.observe([0], [1.0])
     batch = list(islice(mixture, BATCH))
     mixture.observe([batch[0][0]], [losses(batch)[0]], step=False)
     before = mixture.allocator.digest()
     for regions, values, words in (
-        ([0, 1, 2, 0], [1.0] * 4, "5 samples reported in a batch of 4"),
+        ([0, 1, 2, 0], [1.0] * 4, "5 samples reported in a batch of 4.*if a sample is itself a batch"),
         ([3], [1.0], r"regions: expected values in \[0, 3\)"),
         ([0.5], [1.0], "regions: expected integers"),
         ([0, 1], [1.0], "losses: expected 2 numbers, got 1"),
@@ -255,6 +264,61 @@ def test_weights_are_those_of_the_draw():
     ((region, _),) = islice(undrawn, 1)
     with pytest.raises(ValueError, match="expected regions of the batch of round 0"):
         undrawn.weights([(region + 1) % 3])
+
+
+def test_regions_that_were_not_drawn_are_refused():
+    """A loss is credited to the region that a sample came from, not to one that the loop made up."""
+    mixture = make()
+    batch = list(islice(mixture, BATCH))
+    drawn = [region for region, _ in batch]
+    missing = next(region for region in range(3) if drawn.count(region) < BATCH)
+    before = mixture.state_dict()
+    with pytest.raises(
+        ValueError, match=rf"samples are not of the oldest open batch \(round 0\).*more of region {missing}"
+    ):
+        mixture.observe([missing] * BATCH, [1.0] * BATCH)
+    assert mixture.state_dict() == before
+    report(mixture, batch)
+    assert mixture.allocator.round == 1
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 3])
+def test_batches_that_are_smaller_than_the_rounds_are_refused(size):
+    mixture = make(lag=3)
+    regions, _ = next(iter(DataLoader(mixture, batch_size=size)))
+    n = size or 1
+    words = rf"batch: {n} of the 4 samples of round 0 were asked for, .* if a sample is itself a batch, report the mean"
+    with pytest.raises(ValueError, match=words):
+        mixture.observe(torch.as_tensor(regions).reshape(-1), torch.ones(n))
+    with pytest.raises(ValueError, match="batch: "):
+        mixture.step()
+    assert mixture.allocator.round == 0
+
+
+def test_samples_that_are_batches_by_themselves():
+    """Buckets of one source each: one loss a sample, the mean of its rows, is credited to their own source."""
+    ready = {name: [np.full(4, number)] * 9 for number, name in enumerate("abc")}
+    mixture = RegionMixture(ready, batch_size=1)
+    for region, rows in islice(DataLoader(mixture, batch_size=None), 30):
+        assert (rows == region).all()
+        with pytest.raises(ValueError, match=r"4 samples reported in a batch of 1 .*\[losses.mean\(\)\]"):
+            mixture.observe([region] * len(rows), rows.double())
+        mixture.observe([region], [rows.double().mean()])
+    estimate = mixture.allocator.estimate()
+    assert estimate.mean == pytest.approx([0, 1, 2])
+
+
+def test_an_allocator_put_back_without_the_mixture_loses_nothing_in_silence():
+    mixture = make(lag=2)
+    saved = mixture.state_dict()
+    rows = iter(mixture)
+    list(islice(rows, 2 * BATCH))
+    mixture.allocator.rewind()
+    for call in (lambda: next(rows), mixture.state_dict):
+        with pytest.raises(RuntimeError, match="samples of round 0 were taken, and are gone"):
+            call()
+    mixture.load_state_dict(saved)
+    assert train(mixture, 6) == train(make(lag=2), 6)
 
 
 # ------------------------------------------------------------------------------ left and resumed
@@ -394,7 +458,7 @@ class Refuses(Stateful):
 SHORT = {
     "shorter": (lambda: range(5), aria.StateError, r"'z' ended after 5 of \d+ samples"),
     "refuses": (lambda: Refuses(0, 40), KeyError, "at"),
-    "another allocation": (lambda: Plain(0, 40), aria.StateError, "lag: 1 there, 0 here"),
+    "another allocation": (lambda: Plain(0, 40), aria.StateError, "lag: '?1'? there, '?0'? here"),
 }
 
 
@@ -535,3 +599,48 @@ def test_a_source_that_fails_loses_nothing_in_silence():
     for number in range(2):
         samples = [s for regions, values in seen for r, s in zip(regions, values, strict=True) if r == number]
         assert samples == list(range(len(samples)))
+
+
+class Streaming(Stateful):
+    """What Hugging Face's streaming datasets look like inside: layers of examples, one a buffer that is not saved."""
+
+    def __init__(self, base, n, *layers):
+        super().__init__(base, n)
+        inner = None
+        for name in layers:
+            layer = type(name, (), {})()
+            layer.ex_iterable = inner
+            if name == "Interleaved":
+                layer.ex_iterables = [inner]
+                del layer.ex_iterable
+            inner = layer
+        self._ex_iterable = inner
+
+
+BUFFER = "BufferShuffledExamplesIterable"
+
+
+@pytest.mark.parametrize(
+    ("layers", "warns"),
+    [
+        ((), False),
+        (("ArrowExamplesIterable", "MappedExamplesIterable"), False),
+        ((BUFFER,), True),
+        (("ArrowExamplesIterable", BUFFER, "MappedExamplesIterable", "Interleaved", "TakeExamplesIterable"), True),
+    ],
+)
+def test_a_shuffle_buffer_that_is_not_saved_warns_when_it_is_resumed(layers, warns):
+    def mixing():
+        return RegionMixture({"a": Streaming(0, 50, *layers), "b": range(50)}, batch_size=4)
+
+    straight = mixing()
+    mixing().load_state_dict(straight.state_dict())  # nothing is in a buffer before the first sample
+    train(straight, 2)
+    resumed = mixing()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            resumed.load_state_dict(straight.state_dict())
+    words = [str(warning.message) for warning in caught if warning.category is aria.AriaWarning]
+    assert len(words) == 2 * warns
+    assert all("['a'] shuffle in a buffer that is not in their state" in each for each in words)
