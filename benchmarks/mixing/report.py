@@ -97,7 +97,8 @@ def table(results: Mapping[str, Any]) -> str:
         "in per cent of the reference's mean, with its 95% interval (Student's t over seeds). A star: its p-value,",
         f"corrected for all comparisons of its table (Holm), is below {ALPHA}.",
         "",
-        f"Library edition {results['edition']}, Python {corpus['python']}, corpus {corpus['fingerprint']}, {len(corpus['groups'])} groups, "
+        f"Library edition {results['edition']}, Python {corpus['python']}, corpus {corpus['fingerprint']}, "
+        f"{len(corpus['groups'])} groups, "
         f"{sum(corpus['train'])} sequences; {first['steps']} steps of {first['batch']}; seeds "
         f"{', '.join(map(str, seeds))}; {seconds / 60:.0f} core-minutes in all.",
         "",

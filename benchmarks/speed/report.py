@@ -18,7 +18,7 @@ AIMS: tuple[tuple[str, str, str, float], ...] = (
     ("RandomConditioning, draw and observe of 256 rows on CPU tensors, coverage, over torchrl's", "rounds",
      CONDITIONING, 200 / 320),
 )  # fmt: skip
-"""What is compared with torchrl's `sample` and `update_priority` of 256 items out of 10,000,000: at most so many times."""
+"""What may take at most so many times torchrl's `sample` and `update_priority` of 256 items out of 10,000,000."""
 
 
 def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -46,7 +46,7 @@ def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             what = f"samples a second of a loader, no workers, batches of 32, {data}, over RandomSampler's"
             add(what, pair["random"]["min"] / pair["aria"]["min"], aim, least=True)
     if "memory" in results:
-        add("memory an item, bytes", results["memory"]["bytes_per_item"], 6.0, form="{:.1f}")
+        add("memory an item, bytes", round(results["memory"]["bytes_per_item"], 1), 6.0, form="{:.1f}")
     if "imports" in results:
         cost = {name: f"{1e3 * value:.0f} ms" for name, value in results["imports"].items()}
         found.append(("import after NumPy", "none set", f"{cost['aria_sampling']} (NumPy {cost['numpy']})", ""))
@@ -69,11 +69,19 @@ def table(results: Mapping[str, Any]) -> str:
     lines += ["| what | aim | measured | met |", "|---|---:|---:|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows(results)]
     lines += ["", "| call | fastest turn, µs | median, µs | calls |", "|---|---:|---:|---:|"]
-    parts = {"rounds": results.get("rounds", {}), "pools": results.get("pools", {}), **results.get("loaders", {})}
-    units = {"rounds": "", "pools": " items, 1,024 regions", "Tensors": ": an epoch", "Pictures": ": an epoch"}
-    for part, calls in parts.items():
-        for name, cell in calls.items():
-            what = f"{name} regions" if part == "rounds" and name[0].isdigit() else name
-            label = f"{part}, {what}{units[part]}" if part in results.get("loaders", {}) else f"{what}{units[part]}"
-            lines.append(f"| {label} | {1e6 * cell['min']:,.0f} | {1e6 * cell['median']:,.0f} | {cell['calls']:,} |")
+    for part, calls in {**results, **results.get("loaders", {})}.items():
+        if part in ("rounds", "pools", "Tensors", "Pictures"):
+            lines += [
+                f"| {_label(part, name)} | {1e6 * cell['min']:,.0f} | {1e6 * cell['median']:,.0f} | {cell['calls']:,} |"
+                for name, cell in calls.items()
+            ]
     return "\n".join(lines) + "\n"
+
+
+def _label(part: str, name: str) -> str:
+    number, _, more = name.partition(", ")
+    if part == "rounds" and number.isdigit():
+        return f"round, {int(number):,} regions{', with coverage' if more else ''}"
+    if part == "pools":
+        return f"round, 1,024 regions, {int(number):,} items"
+    return f"round of {name}" if part == "rounds" else f"epoch of {part.lower()}, {name}"

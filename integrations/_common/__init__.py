@@ -1,4 +1,4 @@
-"""What both training scripts need and what has nothing to do with sampling: models, images, arguments, checkpoints.
+"""What both diffusers scripts share: models, images, arguments, checkpoints, regions of captions.
 
-Apart, so that each script holds what one would have to understand, and little else.
+It is apart so that each script holds its own idea and little else.
 """

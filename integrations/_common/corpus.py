@@ -1,7 +1,7 @@
-"""To which list of texts a file belongs: a digest beside it.
+"""Which list of texts a file belongs to. A digest of the list is kept beside the file.
 
-Items of a pool are numbers, and mean nothing for another list. So a file of regions or embeddings that was made for
-another one, or before a caption was changed, is refused.
+The items of a pool are numbers and mean nothing for another list. So a file of regions or embeddings is refused if it
+was made for another list, or before a caption was changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def holds(path: Path, texts: list[str], *, option: str) -> bool:
     if kept != _identity(texts):
         raise ValueError(
             f"{option} {path.name}: was made for another list, of {kept['texts']} texts, here are {len(texts)}: give "
-            f"{option} the name of another file, or delete this one and it is made anew"
+            f"{option} the name of another file, or delete this one to have it made anew"
         )
     return True
 
@@ -30,9 +30,14 @@ def claim(path: Path, texts: list[str]) -> None:
     _beside(path).write_text(json.dumps(_identity(texts)), encoding="utf-8")
 
 
+def digest(texts: list[str]) -> str:
+    """Return 128 bits of hash, in hex."""
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
 def _identity(texts: list[str]) -> dict[str, int | str]:
-    return {"texts": len(texts), "digest": hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()}
+    return {"texts": len(texts), "digest": digest(texts)}

@@ -17,15 +17,14 @@ class ByHand:
     def __init__(self, n_pool: int, seed: int) -> None:
         self.n_pool, self.source = n_pool, torch.Generator().manual_seed(seed)
 
-    def draw(self, steps: Any, paired: Any) -> Any:
+    def draw(self, steps: Any) -> Any:
         """Return mask and items, as the library's does."""
-        del paired
         chance = torch.exp(-5 * (1 - torch.as_tensor(steps) / 1000))
         mask = torch.rand(len(chance), generator=self.source) < chance
         items = torch.randint(self.n_pool, (int(mask.sum()),), generator=self.source)
         return SimpleNamespace(mask=mask, items=items)
 
-    def observe(self, losses: Any) -> None:
+    def observe(self, losses: Any, *, credit: Any) -> None:
         """Take no notice."""
 
 
@@ -43,10 +42,10 @@ class Timed:
         self.seconds.append(time.perf_counter() - begin)
         return found
 
-    def observe(self, losses: Any) -> None:
+    def observe(self, *args: Any, **kwargs: Any) -> None:
         """Observe, and take the time."""
         begin = time.perf_counter()
-        self.inner.observe(losses)
+        self.inner.observe(*args, **kwargs)
         self.seconds[-1] += time.perf_counter() - begin
 
 

@@ -1,6 +1,6 @@
 """Captioned images: a local folder with a ``metadata.jsonl``, or random ones for ``--smoke``.
 
-Nothing here is random while training: loaders read ahead, so that what a dataset drew could not be resumed exactly.
+Nothing here is random while training. Loaders read ahead, so a run could not resume what a dataset draws.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RandomImages(Dataset[Any]):
         self.captions = captions
 
     def column(self, name: str) -> list[str]:
-        """Return the last but third word of every caption, which for `some_prompts` is the animal, whatever `name`."""
+        """Return the third word of every caption, whatever `name`. In `some_prompts` it is the animal."""
         del name
         return [caption.split()[2] for caption in self.captions]
 

@@ -1,7 +1,7 @@
 """What a training loop has around its loss: arguments, an accelerator, randomness by step, checkpoints, pictures.
 
 All randomness of a pass through the loop is a function of (seed, rank, pass). So nothing depends on how far a loader
-reads ahead or on what else draws numbers, and a resumed run equals an uninterrupted one bit for bit.
+reads ahead, or on what else draws random numbers. A resumed run equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--caption_column", default="text")
     add("--regions", type=Path, help="file of the regions, made if it is not there; default OUTPUT_DIR/regions.npz")
     add("--n_regions", type=int, default=256, help="regions that k-means makes")
-    add("--policy", choices=["aria", "uniform", "pool"], default="aria", help="what draws; the others are controls")
+    add("--policy", choices=["aria", "uniform", "pool"], default="aria", help="what draws; uniform, pool: controls")
     add("--output_dir", type=Path, default=Path("runs/integration"))
     add("--resolution", type=int, default=512)
     add("--random_flip", action="store_true")

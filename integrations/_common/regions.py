@@ -1,21 +1,16 @@
-"""The regions of a list of captions: by a column, or by k-means on the embeddings of a text encoder.
-
-They are made once and kept in a file, since k-means on millions of captions takes its time.
-"""
+"""The regions of a list of captions, and what images cover of them. Both are made once and kept in a file."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import aria_sampling as aria
 from integrations._common import corpus
-from integrations._common.models import encode
+from integrations._common.models import Parts, encode
 
 
 def load_or_make(path: Path, captions: list[str], make: Callable[[], aria.Partition]) -> aria.Partition:
@@ -33,29 +28,31 @@ def load_or_make(path: Path, captions: list[str], make: Callable[[], aria.Partit
     return pool
 
 
-def by_column(values: list[str]) -> aria.Partition:
-    """Return the partition with one region for every different value."""
-    names, labels = np.unique(values, return_inverse=True)
-    return aria.Partition.from_labels(labels, names=names.tolist())
-
-
 @torch.no_grad()
-def by_embedding(captions: list[str], n_regions: int, tokenizer: Any, text_encoder: Any) -> aria.Partition:
-    """Return the partition by k-means on the pooled output of the text encoder, normalised to length 1."""
+def embed(captions: list[str], parts: Parts) -> np.ndarray:
+    """Return the pooled output of the text encoder, normalised to length 1, float32 [n, width]."""
     chunks = [captions[begin : begin + 256] for begin in range(0, len(captions), 256)]
-    pooled = torch.cat([encode(tokenizer, text_encoder, chunk).pooler_output.float().cpu() for chunk in chunks])
-    unit = torch.nn.functional.normalize(pooled, dim=1).numpy()
-    return aria.KMeansPartitioner(n_regions=n_regions, seed=0).fit(unit)
+    pooled = [encode(parts.tokenizer, parts.text_encoder, chunk).pooler_output.float().cpu() for chunk in chunks]
+    return torch.nn.functional.normalize(torch.cat(pooled), dim=1).numpy()
 
 
-def novel_target(folder: Path, pool: aria.Partition, items: list[int], power: float) -> np.ndarray:
-    """Return the target ``sizes * novelty**power``, given the items of the pool that have images, float64 [n_regions].
+def by_embedding(captions: list[str], n_regions: int, parts: Parts) -> aria.Partition:
+    """Return the partition by k-means on `embed`."""
+    return aria.KMeansPartitioner(n_regions=n_regions, seed=0).fit(embed(captions, parts))
 
-    It is kept in `folder` and read there when a run is resumed, as another machine may differ in the last bits.
+
+def covered(folder: Path, pool: aria.Partition, prompts: list[str], captions: list[str], parts: Parts) -> aria.Coverage:
+    """Return what images with these captions cover of a pool of prompts.
+
+    Captions that are in the pool count by their number, others by their embedding. The coverage is kept in `folder`,
+    so that every rank and every resumed run has the same, to the bit.
     """
-    counts = np.bincount(pool.labels[np.unique(items)], minlength=pool.n_regions)
-    settings = hashlib.blake2b(f"{pool.fingerprint} {power} {counts.tolist()}".encode(), digest_size=8).hexdigest()
-    path = folder / f"target-{settings}.npy"
-    if not path.exists():
-        np.save(path, pool.sizes * aria.novelty(pool, counts) ** power)
-    return np.load(path)
+    path = folder / f"coverage-{corpus.digest([pool.fingerprint, *captions])}.npz"
+    if path.exists():
+        return aria.Coverage.load(path, pool)
+    number = {prompt: item for item, prompt in enumerate(prompts)}
+    items = [number[caption] for caption in captions if caption in number]
+    others = [caption for caption in captions if caption not in number]
+    coverage = aria.Coverage(pool, items=items, embeddings=embed(others, parts) if others else None)
+    coverage.save(path)
+    return coverage

@@ -1,7 +1,7 @@
 """Fine-tune a Stable-Diffusion-class model on captioned images that an allocator draws, region by region.
 
-A script in the manner of diffusers' ``train_text_to_image.py``, with the drop-in sampler in it. What is ARIA's are the
-lines marked so; `integrations/_common` holds what any such script has. From the root of the repository:
+A script in the manner of diffusers' ``train_text_to_image.py``, with the drop-in sampler in it. ARIA's lines are marked
+so. `integrations/_common` holds what any such script has. From the root of the repository:
 
     python -m integrations.diffusers_text_to_image.train --smoke
     accelerate launch -m integrations.diffusers_text_to_image.train --help
@@ -25,7 +25,7 @@ from aria_sampling.torch import WithIndex
 from integrations._common import loop, models, regions
 from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
 
-POLICIES = {"aria": aria.Proportional(), "uniform": aria.UniformPolicy(), "pool": aria.PoolPolicy()}
+POLICIES = {"aria": None, "uniform": aria.UniformPolicy(), "pool": aria.PoolPolicy()}  # None: the default
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -50,8 +50,8 @@ def make_pool(args: argparse.Namespace, accelerator: Any, dataset: Any, parts: m
 
     def make() -> aria.Partition:
         if args.region_column:
-            return regions.by_column(dataset.column(args.region_column))
-        return regions.by_embedding(dataset.captions, args.n_regions, parts.tokenizer, parts.text_encoder)
+            return aria.Partition.from_labels(dataset.column(args.region_column))
+        return regions.by_embedding(dataset.captions, args.n_regions, parts)
 
     with accelerator.main_process_first():
         return regions.load_or_make(args.regions, dataset.captions, make)
@@ -104,8 +104,8 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
         steps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), generator=source, device=device)
         velocity = scheduler.config.prediction_type == "v_prediction"
         target = scheduler.get_velocity(latents, noise, steps) if velocity else noise
-        told = unet(scheduler.add_noise(latents, noise, steps), steps, conditions(batch["text"])).sample
-        return F.mse_loss(told.float(), target, reduction="none").mean(dim=(1, 2, 3)), steps
+        found = unet(scheduler.add_noise(latents, noise, steps), steps, conditions(batch["text"])).sample
+        return F.mse_loss(found.float(), target, reduction="none").mean(dim=(1, 2, 3)), steps
 
     def validate() -> None:
         if accelerator.is_main_process and args.validation_prompts:
@@ -122,9 +122,7 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
                 if args.snr_gamma is not None:
                     weights = weights * snr_weights(scheduler, steps, args.snr_gamma)
                 if args.weighted:
-                    weights = weights * sampler.weights(index_of(batch)).to(
-                        device
-                    )  # ARIA: keeps the dataset's objective
+                    weights = weights * sampler.weights(index_of(batch)).to(device)  # ARIA: the dataset's objective
                 accelerator.backward((losses * weights).mean())
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(unet.parameters(), args.max_grad_norm)

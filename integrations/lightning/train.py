@@ -1,12 +1,13 @@
 """Train a small class-conditional diffusion model with Lightning, drawing more from the classes that still improve.
 
-The images come from an .npz file, `--data images.npz`, with "images", floating [n, height, width] about zero with unit
-spread, and "labels", integers [n] counting from 0. With `--smoke` they are made here, and everything is small: under a
-minute on one core, offline. README.md shows what differs from an ordinary script.
+The images come from an .npz file, `--data images.npz`: "images", floating [n, height, width] with mean 0 and variance 1,
+and "labels", integers [n] from 0. `--smoke` makes small images and takes less than a minute on one core, offline.
+README.md shows the difference to an ordinary script.
 """
 
 import argparse
 import warnings
+from itertools import count
 from pathlib import Path
 
 import lightning
@@ -15,11 +16,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import aria_sampling as aria
 from aria_sampling.integrations.lightning import AriaCallback
-from aria_sampling.torch import WithIndex, dataloader
+from aria_sampling.torch import WithIndex
 
 
 class Diffusion(lightning.LightningModule):
@@ -42,7 +43,7 @@ class Diffusion(lightning.LightningModule):
     def training_step(self, batch, batch_idx):
         """Return the losses of a batch."""
         _index, (images, labels) = batch
-        # Lightning keeps no random state in its checkpoints: seeded by the batch, a resumed run has the same noise.
+        # Lightning's checkpoints hold no random state. Seeded by the batch, the noise of a resumed run is the same.
         seed = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.global_rank
         generator = torch.Generator(images.device).manual_seed(seed)
         images = images.flatten(1)
@@ -65,7 +66,7 @@ def read(path):
 
 
 def made_up():
-    """Return 1000 pictures of stripes, 8 by 8, in eight directions; the later ones are rarer, and vary more."""
+    """Return 1000 pictures of stripes, 8 by 8, in eight directions. The later directions are rarer and vary more."""
     rng = np.random.default_rng(0)
     share = 0.6 ** np.arange(8)
     labels = np.concatenate([np.arange(8), rng.choice(8, 992, p=share / share.sum())])
@@ -86,7 +87,7 @@ def parse():
     parser.add_argument("--batch_size", type=int, default=64, help="on each device")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=0)
-    parser.add_argument("--floor", type=float, default=0.2, help="share drawn from all classes alike; 1: the control")
+    parser.add_argument("--policy", choices=["aria", "uniform"], default="aria", help="uniform: the control")
     parser.add_argument("--resume", help="a checkpoint to go on from")
     arguments = parser.parse_args()
     if not arguments.smoke and arguments.data is None:
@@ -103,9 +104,11 @@ def fit(arguments, resume):
     dataset = TensorDataset(torch.as_tensor(images), torch.as_tensor(labels))
     workers = {"num_workers": arguments.num_workers, "persistent_workers": arguments.num_workers > 0}
     pool = aria.Partition.from_labels(labels)
-    allocator = aria.Allocator(pool, target="uniform", policy=aria.Reducible(), floor=arguments.floor, seed=0)
-    size, devices = arguments.batch_size * arguments.devices, arguments.devices
-    loader = dataloader(WithIndex(dataset), allocator, batch_size=size, num_replicas=devices, **workers)
+    allocator = aria.Allocator(pool, target="uniform", policy=aria.Reducible(), seed=0)
+    if arguments.policy == "uniform":
+        allocator = aria.Allocator(pool, policy=aria.UniformPolicy(), seed=0)
+    sampler = allocator.sampler(batch_size=arguments.batch_size * arguments.devices, num_samples=len(dataset))
+    loader = DataLoader(WithIndex(dataset), batch_size=arguments.batch_size, sampler=sampler, **workers)
     module = Diffusion(images[0].size, labels.max() + 1, width=64 if arguments.smoke else 512)
     saving = ModelCheckpoint(
         arguments.output_dir,
@@ -117,33 +120,28 @@ def fit(arguments, resume):
     trainer = lightning.Trainer(
         max_epochs=arguments.max_epochs,
         accelerator="cpu" if arguments.smoke else "auto",
-        devices=devices,
+        devices=arguments.devices,
         logger=CSVLogger(arguments.output_dir),
         log_every_n_steps=20,
         enable_progress_bar=not arguments.smoke,
         enable_model_summary=False,
-        callbacks=[saving, AriaCallback(loader.sampler)],
+        callbacks=[saving, AriaCallback(sampler)],
         use_distributed_sampler=False,
     )
     trainer.fit(module, loader, ckpt_path=resume)
-    loader.sampler.synchronize()
+    sampler.synchronize()
     return module, allocator
 
 
 def main():
-    """Train, and print what went where."""
+    """Train, and print the loss and the share of each region."""
     arguments = parse()
     if arguments.smoke:
-        warnings.filterwarnings("ignore", module="lightning")  # that the loader is not resumable: it is
+        warnings.filterwarnings("ignore", module="lightning")  # it says that the loader cannot resume, and it can
     module, allocator = fit(arguments, arguments.resume)
     print(f"\n{'class':>5} {'images':>6} {'loss':>6} {'share':>6}")
-    for row in zip(
-        allocator.partition.names,
-        allocator.partition.sizes,
-        allocator.estimate().mean,
-        allocator.probabilities,
-        strict=True,
-    ):
+    losses, shares = allocator.estimate().mean, allocator.probabilities
+    for row in zip(count(), allocator.partition.sizes, losses, shares):
         print("{:>5} {:6} {:6.3f} {:6.2f}".format(*row))
     if arguments.smoke:
         again, resumed = fit(arguments, str(Path(arguments.output_dir) / "step=50.ckpt"))

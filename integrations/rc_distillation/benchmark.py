@@ -2,10 +2,10 @@
 
     python -m integrations.rc_distillation.benchmark --rounds 300
 
-Three arms take turns on the same models, in an order that is shuffled every round: random conditioning by hand, as it
-would be written without this library, twice (their ratio shows how far noise alone goes), and with the allocator. A
-step is what `train.py` does for a batch: encode, noise, switch, tokenise, teacher, student, backward, optimizer,
-average, report. All figures are medians, so that what else the machine does weighs little.
+Three arms take turns on the same models, in an order that is shuffled every round. Two of them do random conditioning
+by hand, as one would write it without this library; the ratio between them shows the noise of the measurement. The
+third uses the allocator. A step is what `train.py` does for a batch: encode, noise, switch, tokenise, teacher, student,
+backward, optimizer, average, report. All figures are medians, which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from diffusers.training_utils import EMAModel
 
 import aria_sampling as aria
-from aria_sampling.torch import RandomConditioning, WithIndex
+from aria_sampling.torch import WithIndex
 from integrations._common import models, regions
 from integrations._common.cost import ByHand, Timed, summary
 from integrations._common.images import RandomImages, collate, some_prompts
@@ -79,12 +79,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parts, prompts = models.tiny(), some_prompts()
     images = WithIndex(RandomImages(prompts[:75]))
     parts.freeze("vae", "text_encoder", "unet", device="cpu", dtype=torch.float32)
-    pool = regions.by_embedding(prompts, args.regions, parts.tokenizer, parts.text_encoder)
+    pool = regions.by_embedding(prompts, args.regions, parts)
+    coverage = aria.Coverage(pool, items=range(75))
     conditions = Conditions(prompts, images.dataset.captions, parts.tokenizer, parts.text_encoder)
     switches = {
         "by hand": ByHand(len(prompts), 0),
         "by hand again": ByHand(len(prompts), 0),
-        "aria": RandomConditioning(aria.Allocator(pool, present_weight=10, present_rate=0, seed=0, lag=1)),
+        "aria": aria.RandomConditioning(aria.Allocator(pool, coverage=coverage, seed=0, lag=1)),
     }
     arms = {name: Arm(parts, conditions, switch) for name, switch in switches.items()}
     rng, names = np.random.default_rng(0), list(arms)

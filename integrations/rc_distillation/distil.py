@@ -1,7 +1,7 @@
-"""One pass of random conditioning with distillation: what is noised, what switches, and every row's losses.
+"""One pass of random conditioning with distillation: timesteps, switched prompts, and the losses of every row.
 
-What is ARIA's are `draw` and `observe` of the switch. `benchmark.py` gives it one of another kind, which draws prompts
-by hand, to measure what these cost.
+ARIA's part is two calls: `draw` and `observe` of the switch. `benchmark.py` passes a switch of another kind, which
+draws prompts by hand, to measure what these calls cost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from integrations.rc_distillation.student import block_names, teacher_name
 
 @dataclass
 class Losses:
-    """Of every row, float [B]: teacher against student at the output, and over blocks. `live` rows have a caption."""
+    """Of every row: student against teacher at the output and over blocks, float [B]; whether it has a caption."""
 
     output: torch.Tensor
     features: torch.Tensor
@@ -34,7 +34,7 @@ class Distiller:
         plain: The student itself, whose blocks are compared with the teacher's.
         size: Of the student; see `student.SIZES`.
         conditions: The texts.
-        switch: `aria_sampling.torch.RandomConditioning`, or what has its `draw` and `observe`.
+        switch: `aria_sampling.RandomConditioning`, or what has its `draw` and `observe`.
         null_share: Share of rows that get the empty caption, for classifier-free guidance.
         seed: With the rank, key of all randomness but the switch's.
         rank: Of this process.
@@ -56,8 +56,8 @@ class Distiller:
     ) -> None:
         self.parts, self.student, self.conditions, self.switch = parts, student, conditions, switch
         self.null_share, self.seed, self.rank, self.flip = null_share, seed, rank, flip
-        self._told = _Outputs(plain, block_names(plain, size))
-        self._wanted = _Outputs(parts.unet, [teacher_name(name, size) for name in block_names(plain, size)])
+        self._student = _Outputs(plain, block_names(plain, size))
+        self._teacher = _Outputs(parts.unet, [teacher_name(name, size) for name in block_names(plain, size)])
 
     def losses(self, batch: Any, passes: int) -> Losses:
         """Return the losses of a batch; opens one round of the switch, which `observe` closes."""
@@ -68,11 +68,9 @@ class Distiller:
         steps = torch.randint(scheduler.config.num_train_timesteps, (len(pixels),), generator=here)
         live = torch.rand(len(pixels), generator=here) >= self.null_share
 
-        texts = self.conditions.of_image[batch["index"]]
-        own = torch.where(texts < self.conditions.n_pool, texts, -1)  # rows that keep their caption train its region
-        switched = self.switch.draw(steps[live], paired=own[live])
-        texts[live] = texts[live].masked_scatter(switched.mask, switched.items)
-        texts[~live] = self.conditions.null
+        switched = self.switch.draw(steps)  # ARIA
+        texts = self.conditions.of_image[batch["index"]].masked_scatter(switched.mask, switched.items)
+        texts = torch.where(live, texts, self.conditions.null)
 
         latents = loop.to_latents(parts.vae, loop.flipped(pixels, there) if self.flip else pixels, there)
         noise = torch.randn(latents.shape, generator=there, device=device)
@@ -81,13 +79,12 @@ class Distiller:
         with torch.no_grad():
             dtype = parts.unet.dtype
             wanted = parts.unet(noised.to(dtype), steps, hidden.to(dtype)).sample
-        told = self.student(noised, steps, hidden).sample
-        return Losses(_squared(told, wanted), self._told.distance(self._wanted), live)
+        found = self.student(noised, steps, hidden).sample
+        return Losses(_squared(found, wanted), self._student.distance(self._teacher), live)
 
     def observe(self, losses: Losses) -> None:
-        """Report the output loss of the rows that have a caption; closes the round."""
-        rows = losses.live.nonzero()[:, 0].to(losses.output.device, non_blocking=True)
-        self.switch.observe(losses.output.detach()[rows])
+        """Report the output loss of every row; rows that lost their caption are not credited. Closes the round."""
+        self.switch.observe(losses.output, credit=losses.live)  # ARIA
 
 
 class _Outputs:
@@ -108,11 +105,11 @@ class _Outputs:
     def distance(self, other: _Outputs) -> torch.Tensor:
         """Return the mean squared difference of every row, summed over blocks, float [B]; lets go of the outputs."""
         pairs = zip(self._kept.values(), other._kept.values(), strict=True)
-        total = torch.stack([_squared(mine, its) for mine, its in pairs]).sum(dim=0)
+        total = torch.stack([_squared(ours, theirs) for ours, theirs in pairs]).sum(dim=0)
         self._kept, other._kept = {}, {}
         return total
 
 
-def _squared(told: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _squared(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Return the mean squared difference of every row, float32 [B]."""
-    return (told.float() - wanted.float()).square().mean(dim=(1, 2, 3))
+    return (found.float() - wanted.float()).square().mean(dim=(1, 2, 3))

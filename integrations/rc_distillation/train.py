@@ -1,8 +1,8 @@
 """Distil a Stable-Diffusion-class model into one with fewer blocks, with prompts that an allocator draws.
 
 Random conditioning (arXiv 2504.02011): the noisier the image, the more often its caption gives way to a prompt from a
-large pool, so that the student learns prompts without images. What is ARIA's are the lines marked so, and `draw` and
-`observe` in `distil.py`. From the root of the repository:
+large pool, so that the student learns prompts without images. ARIA's lines are marked so, here and in `distil.py`.
+From the root of the repository:
 
     python -m integrations.rc_distillation.train --smoke
     accelerate launch -m integrations.rc_distillation.train --help
@@ -21,14 +21,14 @@ from torch.utils.data import DataLoader
 
 import aria_sampling as aria
 from aria_sampling.integrations.accelerate import attach, log
-from aria_sampling.torch import RandomConditioning, WithIndex
+from aria_sampling.torch import WithIndex
 from integrations._common import loop, models, regions
 from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import SIZES, prune
 
-POLICIES = {"aria": aria.Proportional(), "uniform": aria.UniformPolicy(), "pool": aria.PoolPolicy()}
+POLICIES = {"aria": None, "uniform": aria.UniformPolicy(), "pool": aria.PoolPolicy()}  # "pool": plain RC
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -38,9 +38,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, help="the pool: a text file, one prompt a line; default: the captions")
     parser.add_argument("--student", choices=SIZES, default="base")
     parser.add_argument("--switch_rate", type=float, default=5.0, help="rate of p(t) = exp(-rate * (1 - t/T))")
-    parser.add_argument(
-        "--novelty", type=float, default=0.0, help="power of novelty in the target; 4 if few prompts have images"
-    )
     parser.add_argument("--feature_weight", type=float, default=1.0)
     parser.add_argument("--null_share", type=float, default=0.1, help="rows with the empty caption")
     parser.add_argument(
@@ -61,6 +58,18 @@ def load(args: argparse.Namespace) -> tuple[models.Parts, Any, list[str]]:
     return models.load(args.pretrained_model_name_or_path, args.revision), images, prompts
 
 
+def make_allocator(
+    args: argparse.Namespace, accelerator: Any, parts: models.Parts, images: Any, prompts: list[str]
+) -> aria.Allocator:
+    """ARIA: the pool of prompts in regions, what the images cover of it, and what draws from it."""
+    with accelerator.main_process_first():
+        pool = regions.load_or_make(args.regions, prompts, lambda: regions.by_embedding(prompts, args.n_regions, parts))
+        plain = args.policy != "aria"  # controls know of no images
+        coverage = None if plain else regions.covered(args.output_dir, pool, prompts, images.captions, parts)
+    # with a lag of 1 losses may arrive one step later
+    return aria.Allocator(pool, coverage=coverage, policy=POLICIES[args.policy], seed=args.seed, lag=1)
+
+
 def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a training script reads top to bottom
     """Distil, and return the allocator."""
     args = arguments(argv)
@@ -71,25 +80,8 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
     student = prune(parts.unet, args.student)
     parts.freeze("vae", "text_encoder", "unet", device=accelerator.device, dtype=loop.weight_dtype(accelerator))
 
-    def make_pool() -> aria.Partition:
-        return regions.by_embedding(prompts, args.n_regions, parts.tokenizer, parts.text_encoder)
-
-    # ARIA: the pool of prompts in regions, and what is drawn from it. With a lag of 1 losses may come a step later
-    with accelerator.main_process_first():
-        pool = regions.load_or_make(args.regions, prompts, make_pool)
-        number = {prompt: item for item, prompt in enumerate(prompts)}
-        shown_items = [number[caption] for caption in images.captions if caption in number]
-        target = regions.novel_target(args.output_dir, pool, shown_items, args.novelty) if args.novelty else "pool"
-    allocator = aria.Allocator(
-        pool,
-        policy=POLICIES[args.policy],
-        target=target,
-        present_weight=10,
-        present_rate=0,
-        seed=args.seed,
-        lag=1,
-    )
-    switch = RandomConditioning(
+    allocator = make_allocator(args, accelerator, parts, images, prompts)
+    switch = aria.RandomConditioning(
         allocator,
         schedule=aria.ExponentialSwitch(args.switch_rate),
         num_train_timesteps=parts.noise_scheduler.config.num_train_timesteps,
@@ -129,7 +121,8 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
 
     while clock.step < args.max_train_steps:
         loader.set_epoch(clock.epoch)
-        rest = accelerator.skip_first_batches(loader, clock.batch) if clock.batch else loader  # no sampler of ARIA's
+        # the right way to resume this loader, since ARIA does not draw the images
+        rest = accelerator.skip_first_batches(loader, clock.batch) if clock.batch else loader
         for batch in rest:
             with accelerator.accumulate(model):
                 losses = distiller.losses(batch, clock.passes)

@@ -1,8 +1,7 @@
 """Train a small byte-level language model with Hugging Face's Trainer, drawing more from the sources it does worst on.
 
-The texts come from a JSON Lines file, `--data texts.jsonl`, with a "text" and a "source" in every line. With `--smoke`
-they are made here, and everything is small: under a minute on one core, offline. README.md shows what differs from an
-ordinary script.
+The texts come from a JSON Lines file, `--data texts.jsonl`, with a "text" and a "source" in every line. `--smoke` makes
+texts and takes less than a minute on one core, offline. README.md shows the difference to an ordinary script.
 """
 
 import argparse
@@ -18,7 +17,7 @@ import aria_sampling as aria
 from aria_sampling.integrations.transformers import AriaTrainer
 from aria_sampling.torch import WithIndex
 
-BLOCK, PAD = 64, 256  # bytes of a text that are read; the token after the 256 bytes
+BLOCK, PAD = 64, 256  # bytes read of each text; the token after the 256 bytes
 
 
 class LanguageTrainer(AriaTrainer):
@@ -72,7 +71,7 @@ def parse():
     parser.add_argument("--output_dir", default="runs/transformers_trainer")
     parser.add_argument("--max_steps", type=int, default=2000)
     parser.add_argument("--batch_size", type=int, default=32, help="on each device")
-    parser.add_argument("--floor", type=float, default=0.2, help="share drawn from all sources alike; 1: the control")
+    parser.add_argument("--policy", choices=["aria", "uniform"], default="aria", help="uniform: the control")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     arguments = parser.parse_args()
     if not arguments.smoke and arguments.data is None:
@@ -102,28 +101,24 @@ def build(arguments):
         use_cpu=arguments.smoke,
         remove_unused_columns=False,
     )
-    names = sorted(set(sources))
-    pool = aria.Partition.from_labels([names.index(source) for source in sources], names=names)
-    allocator = aria.Allocator(pool, target="uniform", floor=arguments.floor, seed=0)
+    pool = aria.Partition.from_labels(sources)
+    allocator = aria.Allocator(pool, target="uniform", seed=0)
+    if arguments.policy == "uniform":
+        allocator = aria.Allocator(pool, policy=aria.UniformPolicy(), seed=0)
     return LanguageTrainer(model, args, train_dataset=WithIndex(dataset), allocator=allocator)
 
 
 def main():
-    """Train, and print what went where."""
+    """Train, and print the loss and the share of each region."""
     arguments = parse()
     trainer = build(arguments)
     trainer.train(resume_from_checkpoint=arguments.resume)
     allocator = trainer.allocator
     trainer.sampler.synchronize()
     print(f"\n{'source':12} {'texts':>6} {'loss':>6} {'share':>6}")
-    for name, texts, loss, share in zip(
-        allocator.partition.names,
-        allocator.partition.sizes,
-        allocator.estimate().mean,
-        allocator.probabilities,
-        strict=True,
-    ):
-        print(f"{name:12} {texts:6} {loss:6.3f} {share:6.2f}")
+    losses, shares = allocator.estimate().mean, allocator.probabilities
+    for row in zip(allocator.partition.names, allocator.partition.sizes, losses, shares, strict=True):
+        print("{:12} {:6} {:6.3f} {:6.2f}".format(*row))
     if arguments.smoke:
         again = build(arguments)
         again.train(resume_from_checkpoint=str(Path(arguments.output_dir) / f"checkpoint-{arguments.max_steps // 3}"))

@@ -1,9 +1,9 @@
 """Train a small class-conditional denoiser on webdataset shards, streaming more from the regions it does worst on.
 
-The shards lie in one folder for each region, `--data shards/`: shards/web/00.tar, shards/books/00.tar, ... Samples have
-an "image.npy", floating [height, width] about zero with unit spread, and a "cls", the number of a class. With `--smoke`
-shards are written first, and everything is small: under a minute on one core, offline. README.md shows what differs
-from an ordinary script.
+Each region has a folder of shards in `--data shards/`: shards/web/00.tar, shards/books/00.tar, ... A sample has an
+"image.npy", floating [height, width] with mean 0 and variance 1, and a "cls", the number of its class. `--smoke` writes
+small shards first and takes less than a minute on one core, offline. README.md shows the difference to an ordinary
+script.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from aria_sampling.torch import RegionMixture
 
 
 class Shards:
-    """The samples of a folder of shards, shuffled. Each pass has an order of its own, given by seed and epoch alone.
+    """The samples of a folder of shards, shuffled. Seed and epoch alone decide the order of a pass.
 
-    That is what resuming needs: a stream can be brought back to its place by passing over as many samples.
+    So a resumed run finds its place again: it passes over as many samples as were taken.
 
     Args:
         folder: Holds the .tar files.
@@ -43,7 +43,7 @@ class Shards:
         self.epoch = 0
 
     def set_epoch(self, epoch):
-        """Let the next pass be that of `epoch`; `RegionMixture` calls it when it starts the stream again."""
+        """Make the next pass that of `epoch`. `RegionMixture` calls this when it starts the stream again."""
         self.epoch = epoch
 
     def __iter__(self):
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
 
 
 def write_shards(folder):
-    """Write 3 shards of 40 samples for each of three regions, the textures of one finer than those of the next."""
+    """Write 3 shards of 40 samples for each of three regions, which have textures of three sizes."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:8, :8] / 8
     for region, waves in {"coarse": 1, "medium": 2, "fine": 3}.items():
@@ -100,7 +100,7 @@ def parse():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=0, help="processes that read, for each region")
-    parser.add_argument("--floor", type=float, default=0.2, help="share drawn from all regions alike; 1: the control")
+    parser.add_argument("--policy", choices=["aria", "uniform"], default="aria", help="uniform: the control")
     parser.add_argument("--resume", help="a checkpoint to go on from")
     arguments = parser.parse_args()
     if not arguments.smoke and arguments.data is None:
@@ -118,7 +118,9 @@ def train(arguments, resume):
     folders = sorted(path for path in Path(arguments.data).iterdir() if path.is_dir())
     sources = {folder.name: Shards(folder, workers=arguments.workers) for folder in folders}
     pool = aria.Partition.from_labels(range(len(sources)), names=list(sources))
-    allocator = aria.Allocator(pool, target="uniform", floor=arguments.floor, seed=0)
+    allocator = aria.Allocator(pool, target="uniform", seed=0)
+    if arguments.policy == "uniform":
+        allocator = aria.Allocator(pool, policy=aria.UniformPolicy(), seed=0)
     mixture = RegionMixture(sources, allocator, batch_size=arguments.batch_size)
     loader = DataLoader(mixture, batch_size=arguments.batch_size)
     pixels = np.asarray(next(iter(sources[folders[0].name]))["x"]).size
@@ -159,7 +161,7 @@ def train(arguments, resume):
 
 
 def main():
-    """Train, and print what went where."""
+    """Train, and print the loss and the share of each region."""
     arguments = parse()
     model, mixture = train(arguments, arguments.resume)
     allocator = mixture.allocator

@@ -20,6 +20,7 @@ arithmetic.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import math
@@ -112,9 +113,10 @@ class Allocator:
         q.flags.writeable = False
         self._target = q
         self._begin(uncovered=None)
+        self._restart()
 
     def _begin(self, uncovered: FloatArray | None) -> None:
-        """Go to the state before the first round. `uncovered`: of a saved state, else the coverage's own."""
+        """Make the state before the first round. `uncovered`: of a saved state, else the coverage's own."""
         covering = self._covering
         if covering is not None:
             uncovered = covering.uncovered if uncovered is None else uncovered
@@ -127,7 +129,6 @@ class Allocator:
             lag=self.lag,
             online=covering is not None and covering.is_online,
         )
-        self._restart()
 
     # -- what it was made of ---------------------------------------------------------------------------
 
@@ -354,7 +355,7 @@ class Allocator:
 
     def _estimate_of(self, state: State, length: int) -> Estimate:
         """Return what the estimator believes of regions with feedback; ValueError for another shape, or NaN."""
-        now, who = self._estimator.estimate(state), f"estimator: estimate() of {type(self._estimator).__name__}"
+        now, who = self._estimator.estimate(_fixed(state)), f"estimator: estimate() of {type(self._estimator).__name__}"
         for name in ("mean", "stderr", "count", "age"):
             values = getattr(now, name, None)
             if not _is_float64(values, (length,)):
@@ -376,34 +377,40 @@ class Allocator:
             rows = _copies(progress.estimator.rows)
             for name, array in state.rows.items():
                 rows[name][k] = array
-            everywhere = borrowed(self._estimator.estimate(State(rows, state.shared)))
-            after = policy.update(progress.policy, _not_negative(everywhere))
+            everywhere = borrowed(self._estimator.estimate(_fixed(State(rows, state.shared))))
+            after = policy.update(_fixed(progress.policy), _not_negative(everywhere))
             _same_form("policy: update()", "rows", after.rows, progress.policy.rows)
             _same_form("policy: update()", "shared", after.shared, progress.policy.shared)
             scores = self._checked_scores(policy.log_score(after), self._partition.n_regions)
             top = float(scores[self._target > 0].max())
             return after, Change(round_, None, scores, np.nan, top if top > -np.inf else 0.0)
-        scores = self._checked_scores(policy.log_score(_not_negative(now), progress.policy.shared), len(k))
+        shared = _fixed(progress.policy).shared
+        scores = self._checked_scores(policy.log_score(_not_negative(now), shared), len(k))
         cold, shift = progress.newest
         if progress.n_cold or round_ % _LEVEL_EVERY == 0:
             mean = _kernel.borrowed(k, belief, progress.belief, progress.belief_sums)
             one = Estimate(np.array([max(mean, 0.0)]), _INFINITE, np.zeros(1), _INFINITE)
-            cold = float(self._checked_scores(policy.log_score(one, progress.policy.shared), 1)[0])
+            cold = float(self._checked_scores(policy.log_score(one, shared), 1)[0])
             shift = _SHIFT_STEP * round(cold / _SHIFT_STEP) if cold > -np.inf else shift
         return progress.policy, Change(round_, k, scores, cold, shift)
 
     def _checked_scores(self, scores: Any, length: int) -> FloatArray:
-        """Return log scores; ValueError for another shape, NaN or +inf."""
+        """Return log scores, in an array of our own; ValueError for another shape, NaN or +inf."""
         who = f"policy: log_score() of {type(self._policy).__name__}"
-        scores = float_vector(who, scores, length=length)
+        scores = float_vector(who, scores, length=length).copy()
         if not (scores < np.inf).all():  # NaN included
             raise ValueError(f"{who}: expected numbers below inf, got {shown(scores)}")
         return scores
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
-        self._catch_up()
-        self._restart()
+        after = copy.copy(self)
+        after._restart()
+        self._become(after)
+
+    def _become(self, after: Allocator) -> None:
+        """Go to another state at once: what fails before, or Ctrl-C, changes nothing."""
+        vars(self).update(vars(after))
 
     def _restart(self) -> None:
         """Draw on from the last closed round."""
@@ -463,7 +470,7 @@ class Allocator:
 
         A region never visited has the count-weighted mean of the others, and an infinite standard error.
         """
-        return borrowed(self._estimator.estimate(self._progress.estimator))
+        return borrowed(self._estimator.estimate(_fixed(self._progress.estimator)))
 
     def certificate(self, *, drift: Any, sigma: Any, alpha: float = 0.05) -> Certificate:
         """Return radii around `estimate` that hold for all regions and rounds with probability 1 - alpha.
@@ -564,9 +571,12 @@ class Allocator:
         )
         like = {} if self._uncovered is None else {"uncovered": self._uncovered}
         saved = decode_all("coverage", take(state, "coverage", dict), like)
-        self._progress.load(state, self._estimator.estimate, lag=lag)
-        self._lag, self._uncovered = lag, saved.get("uncovered")
-        self._restart()
+        after = copy.copy(self)
+        after._begin(saved.get("uncovered"))
+        after._progress.load(state, self._estimator.estimate, lag=lag)
+        after._lag = lag
+        after._restart()
+        self._become(after)
 
     def _lag_of(self, state: Any) -> int:
         """Return the lag to load `state` with: the state's own where none was chosen here."""
@@ -603,18 +613,14 @@ class Allocator:
         learnt, generation = learnt_by(state, old, self._estimator)
         match, how = heirs(old, self._partition, mapping)
         feedback = inherited(self._estimator.estimate(learnt), match)
-        before = self._progress
-        self._begin(self._uncovered)
-        try:
-            nothing = np.empty(0, np.int64)
-            opened = OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally())
-            self._close(opened, feedback)
-            self._progress.restart(generation + 1)
-        except BaseException:
-            self._progress = before
-            self._restart()
-            raise
-        self._restart()
+        nothing = np.empty(0, np.int64)
+        after = copy.copy(self)
+        after._begin(self._uncovered)
+        after._restart()
+        after._close(OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally()), feedback)
+        after._progress.restart(generation + 1)
+        after._restart()
+        self._become(after)
         fresh = np.delete(np.arange(self._partition.n_regions, dtype=np.int64), feedback.regions)
         return Adopted(
             feedback.regions,
@@ -699,6 +705,17 @@ def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
 
 def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
     return {name: array.copy() for name, array in arrays.items()}
+
+
+def _fixed(state: State) -> State:
+    """Return a state whose arrays cannot be written to: what a part is shown is not its to change."""
+    fixed = State(
+        {name: array.view() for name, array in state.rows.items()},
+        {name: array.view() for name, array in state.shared.items()},
+    )
+    for array in (*fixed.rows.values(), *fixed.shared.values()):
+        array.flags.writeable = False
+    return fixed
 
 
 def _not_negative(estimate: Estimate) -> Estimate:

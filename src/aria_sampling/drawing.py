@@ -86,7 +86,7 @@ class Drawer:
         self._applied = -1
         self._cold: float = progress.cold
         self._shift: float = progress.shift
-        self._weigh_all()
+        self._weigh_all(self._shift)
         if coverage is not None or cap is not None:
             self._x, self._x_sums = np.zeros(len(self._q)), self._none.copy()
         self._data = padded(data) if coverage is not None else self._none
@@ -121,9 +121,9 @@ class Drawer:
                 continue
             self._cold = change.cold
             if change.regions is None or change.shift != self._shift:
-                self._shift = change.shift
                 self._score[slice(None) if change.regions is None else change.regions] = change.scores
-                self._weigh_all()
+                self._weigh_all(change.shift)
+                self._shift = change.shift  # last: if Ctrl-C comes before, all of it is done again
             else:
                 _kernel.weigh(
                     self._score, self._w, self._warm, self._frozen, self._base, self._shift,
@@ -131,8 +131,8 @@ class Drawer:
                 )  # fmt: skip
             self._applied = change.round
 
-    def _weigh_all(self) -> None:
-        _kernel.weigh_all(self._score, self._w, self._warm, self._frozen, self._base, self._shift)
+    def _weigh_all(self, shift: float) -> None:
+        _kernel.weigh_all(self._score, self._w, self._warm, self._frozen, self._base, shift)
 
     def take_in(self, present: IntArray) -> None:
         """Count the rows that train anyway in the coming round (online coverage)."""
@@ -177,7 +177,8 @@ class Drawer:
             self._key, round_, n, gap, self._last_held, self._partition.offsets, *shares, self._exploration,
             self._visits, self._last, self._next, self._prev, self._clock,
         )  # fmt: skip
-        items = self._partition.order.take(places).astype(np.int64, copy=False)
+        pool = self._partition  # an implicit one has its items in order, and makes no array of them
+        items = places if pool.is_implicit else pool.order.take(places).astype(np.int64, copy=False)
         for array in (items, regions, p, weights):
             array.flags.writeable = False
         draw = Draw(items, regions, p, weights, round_, forced)

@@ -247,7 +247,7 @@ def test_blocks_are_all_rows_once_and_small(n, most, seed):
         patch.setattr(module, "_MOST_IN_BLOCK", most)
         blocks = module._blocks(x)
     assert sorted(np.concatenate(blocks).tolist()) == list(range(n))
-    assert all(2 * len(block) > most or len(blocks) == 1 for block in blocks if most > 1)
+    assert len(blocks) == 1 or min(map(len, blocks)) >= (most + 1) // 2
     assert max(map(len, blocks)) <= most
 
 

@@ -525,7 +525,7 @@ inline double borrowed(i64 K, i64 m, const i64 *regions, const double *news, con
 // once it knows which regions stay dry. `guess`: the level of the last round; 0 if there was none. A guess that is
 // too low costs one more pass. All arrays are padded. x: weights before, shares after. Returns the level; where there is
 // no weight, it is 0, and so is x.
-inline double water(i64 K, const double *s, double scale, double guess, double *x, double *sums) {
+inline double water(i64 K, const double *__restrict s, double scale, double guess, double *__restrict x, double *__restrict sums) {
   const i64 end = blocks(K) * BLOCK;
   // from the lowest ground on, so that a huge s cancels; it is 0 as soon as any region has no effort of its own
   double lowest = INFINITY;
@@ -538,13 +538,12 @@ inline double water(i64 K, const double *s, double scale, double guess, double *
     double weights[8] = {0}, grounds[8] = {0}, numbers[8] = {0};
     for (i64 k = 0; k < end; k += 8)
       for (int j = 0; j < 8; ++j) {
-        const double u = x[k + j];
-        double ground = (s[k + j] - lowest * u) * scale;
-        ground = ground > 0 ? ground : 0.0;
-        const bool in = level * u > ground; // level may be infinite: all that has a weight
-        weights[j] += in ? u : 0.0;
-        grounds[j] += in ? ground : 0.0;
-        numbers[j] += in ? 1.0 : 0.0;
+        const double u = x[k + j], depth = (s[k + j] - lowest * u) * scale, ground = depth > 0 ? depth : 0.0;
+        // by products: a branch would be guessed wrong. The level may be infinite: then all that has a weight is in
+        const double in = level * u > ground ? 1.0 : 0.0;
+        weights[j] += in * u;
+        grounds[j] += in * ground;
+        numbers[j] += in;
       }
     double weight = 0, ground = 0, number = 0;
     for (int j = 0; j < 8; ++j) {

@@ -167,8 +167,7 @@ class RandomConditioning:
             draw = self.allocator.draw(n, data_rows=len(mask) - n)
         else:
             kept = own[~mask]
-            labels = self.allocator.partition.labels
-            draw = self.allocator.draw(n, present=labels[kept[kept >= 0]].astype(np.int64))
+            draw = self.allocator.draw(n, present=self.allocator.partition.regions_of(kept[kept >= 0]))
         opened = rounds.newest
         assert opened is not None  # drawn a moment ago
         opened.context = _Batch(self, backend, mask, bins[mask], counts, ranks)

@@ -15,6 +15,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray
 from aria_sampling._check import integer
+from aria_sampling.errors import AriaWarning
 from aria_sampling.partition._assign import as_embeddings, nearest
 from aria_sampling.partition.partition import Partition, checked_names
 from aria_sampling.partition.partitioner import Partitioner
@@ -71,6 +72,7 @@ class KMeansPartitioner(Partitioner):
             warnings.warn(
                 f"{self.n_regions - len(filled)} of {self.n_regions} regions hold no item (are there that many "
                 "distinct embeddings?) and were dropped",
+                AriaWarning,
                 stacklevel=2,
             )
             if names is not None:

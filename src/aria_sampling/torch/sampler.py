@@ -411,13 +411,14 @@ class AriaSampler(Sampler[int]):
         left = 0 if self._stream is None else self._stream.left
         rounds = self.allocator.rounds
         if left and rounds.n_reported == len(rounds) - 1:
-            size = self._block(len(opened.draw.items))
+            size, ranks = self._block(len(opened.draw.items)), self._ranks.size
             n = size.stop - size.start
+            shards = f"; on {ranks} ranks give the sampler num_replicas= and rank=" if ranks > self.num_replicas else ""
             raise ValueError(
                 f"batch: {n - left} of the {n} rows of round {opened.draw.round} were asked for, and it is to be "
                 f"closed: the loader's batches must be the sampler's rounds, {n} rows on this rank "
                 "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the "
-                "last"
+                f"last{shards}"
             )
 
     def _check(self, opened: OpenRound, parts: list[Part]) -> IntArray | None:

@@ -167,7 +167,11 @@ def _results(**values: list[float]) -> dict[str, Any]:
          "cpu_seconds": 1.0, "steps": 1, "batch": 1}
         for method, losses in values.items() for seed, value in enumerate(losses)
     ]  # fmt: skip
-    return {"edition": 2, "corpus": {"groups": ["a", "b"], "train": [1, 3], "python": "3", "fingerprint": "f"}, "runs": runs}
+    return {
+        "edition": 2,
+        "corpus": {"groups": ["a", "b"], "train": [1, 3], "python": "3", "fingerprint": "f"},
+        "runs": runs,
+    }
 
 
 def test_differences_are_paired_by_seed_and_corrected() -> None:

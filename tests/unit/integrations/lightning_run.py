@@ -50,14 +50,30 @@ def make_sampler(*, items=ITEMS, batch_size=BATCH, regions=REGIONS, **options):
     return aria.Allocator(pool, seed=0, **options).sampler(batch_size=batch_size, num_samples=items)
 
 
-def train(out, *, sampler=None, module=None, loader=None, resume=None, workers=0, logger=False, **options):
-    """Fit a module, freshly drawn, saving after every step; return module and sampler."""
+def train(
+    out,
+    *,
+    sampler=None,
+    module=None,
+    loader=None,
+    own_loader=False,
+    resume=None,
+    workers=0,
+    logger=False,
+    last=False,
+    **options,
+):
+    """Fit a module, freshly drawn, saving after every step, or with `last` when it stops; return module and sampler.
+
+    With `own_loader` the module makes its loader.
+    """
     torch.manual_seed(1)
     sampler = make_sampler() if sampler is None else sampler
     module = Denoiser() if module is None else module
-    if loader is None:
+    if loader is None and not own_loader:
         loader = DataLoader(WithIndex(samples()), batch_size=BATCH, sampler=sampler, num_workers=workers)
-    saving = ModelCheckpoint(out, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    often = {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{step}"}
+    saving = ModelCheckpoint(out, save_last=True) if last else ModelCheckpoint(out, **often)
     settings = {
         "accelerator": "cpu",
         "devices": 1,

@@ -1,6 +1,7 @@
 """The glue for accelerate: what it refuses, what it saves, and that ranks agree."""
 
 import os
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ torch = pytest.importorskip("torch")
 accelerate = pytest.importorskip("accelerate")
 
 from accelerate import Accelerator, DataLoaderConfiguration  # noqa: E402
+from accelerate.data_loader import prepare_data_loader  # noqa: E402
 from torch.utils.data import DataLoader, SequentialSampler  # noqa: E402
 
 from aria_sampling.integrations.accelerate import attach, index_of, log  # noqa: E402
-from aria_sampling.torch import RandomConditioning, WithIndex, dataloader, lag_for  # noqa: E402
+from aria_sampling.torch import RandomConditioning, RegionMixture, WithIndex, dataloader, lag_for  # noqa: E402
 from tests.unit.integrations.helpers import on_two_ranks, reset  # noqa: E402
 
 N, BATCH, EPOCH = 60, 5, 40
@@ -63,22 +65,17 @@ def test_a_sampler_that_was_replaced():
         attach(accelerator, sequential)
 
 
-def test_a_sampler_that_deals_out_rows_itself():
-    accelerator = an_accelerator()
-    loader = accelerator.prepare(a_loader(rows=2 * BATCH, options={"num_replicas": 2, "rank": 0}))
-    with pytest.raises(ValueError, match=r"num_replicas=2 deals out the rows.*leave num_replicas and rank out"):
-        attach(accelerator, loader)
-
-
 def test_a_round_that_is_not_the_batch_of_all_ranks():
     accelerator = an_accelerator()
-    with pytest.raises(ValueError, match=r"batch_size=20 rows.*have 5: make it with allocator.sampler\(batch_size=5,"):
+    with pytest.raises(
+        ValueError, match=r"batches are 5 rows, .* gives 20 a round .* or the sampler with batch_size=5,"
+    ):
         attach(accelerator, accelerator.prepare(a_loader(rows=20)))
 
 
 def test_a_last_batch_that_the_loader_drops():
     accelerator = an_accelerator()
-    with pytest.raises(ValueError, match=r"would never be closed. Make it with allocator.sampler\(..., drop_last=True"):
+    with pytest.raises(ValueError, match=r"their round never closed. Make .* allocator.sampler\(..., drop_last=True"):
         attach(accelerator, accelerator.prepare(a_loader(epoch=42, drop_last=True)))
     attach(accelerator, accelerator.prepare(a_loader(epoch=42, drop_last=True, options={"drop_last": True})))
     attach(accelerator, accelerator.prepare(a_loader(epoch=42)))  # nothing is filled up on one process
@@ -103,14 +100,16 @@ def test_skip_first_batches():
     sampler = attach(accelerator, loader)
     with pytest.raises(ValueError, match=r"skip_first_batches would draw .* leave it out"):
         attach(accelerator, accelerator.skip_first_batches(loader, 2))
-    with pytest.raises(aria.FeedbackLagError, match="skip_first_batches draws batches only to throw them away"):
+    with pytest.raises(
+        aria.FeedbackLagError, match=r"nothing may regroup or skip the sampler's rows .*skip_first_batches"
+    ):
         next(iter(accelerator.skip_first_batches(loader, 2)))
     sampler.allocator.rewind()
 
 
 def test_a_partition_of_another_dataset():
     accelerator = an_accelerator()
-    with pytest.raises(ValueError, match="partition has 60 items and the dataset 90: it was made for another one"):
+    with pytest.raises(ValueError, match="dataset: it has 90 samples, and the allocator's partition 60 items"):
         attach(accelerator, accelerator.prepare(a_loader(n=90)))
 
 
@@ -125,7 +124,7 @@ def test_a_lag_that_is_too_small_is_raised_before_the_first_draw_and_refused_aft
         attach(accelerator, accelerator.prepare(a_loader(begun)))
 
 
-def test_random_conditioning_of_another_length_or_kind():
+def test_random_conditioning_of_another_length():
     accelerator = an_accelerator()
     switch = RandomConditioning(an_allocator(), num_train_timesteps=1000)
 
@@ -135,9 +134,34 @@ def test_random_conditioning_of_another_length_or_kind():
 
     with pytest.raises(ValueError, match="4000 timesteps, the RandomConditioning 1000: make it with num_train_timeste"):
         attach(accelerator, switch, noise_scheduler=Scheduler)
-    with pytest.raises(ValueError, match=r"from aria_sampling.torch import RandomConditioning"):
-        attach(accelerator, aria.RandomConditioning(an_allocator()))
     assert attach(accelerator, switch) is switch
+
+
+def test_a_mixture_on_one_process():
+    """Its loader has no length; accelerate would dispatch its batches unless it is told not to."""
+    accelerator = an_accelerator(dispatch_batches=False)
+    for samples in (None, 24):
+        mixture = RegionMixture({"a": range(90), "b": range(90)}, batch_size=4, num_samples=samples)
+        loader = accelerator.prepare(DataLoader(mixture, batch_size=4))
+        assert attach(accelerator, loader) is mixture
+        assert mixture.allocator.lag == 1
+        for regions, _ in islice(loader, 5):
+            mixture.observe(regions, 1.0 + regions)
+        assert mixture.allocator.round == 5
+    dispatching = an_accelerator()
+    with pytest.raises(ValueError, match=r"DataLoaderConfiguration\(dispatch_batches=False\)"):
+        attach(dispatching, dispatching.prepare(DataLoader(mixture, batch_size=4)))
+
+
+def test_a_mixture_that_accelerate_would_deal_out_again():
+    accelerator = an_accelerator(dispatch_batches=False)
+    mixture = RegionMixture({"a": range(90), "b": range(90)}, batch_size=8, num_samples=24)
+    loader = prepare_data_loader(DataLoader(mixture, batch_size=4), num_processes=2, process_index=0)
+    accelerator.state._shared_state["num_processes"] = 2
+    with pytest.raises(
+        ValueError, match=r"a second time: on several ranks give it num_replicas=accelerator.num_processes"
+    ):
+        attach(accelerator, loader)
 
 
 # -- bad input in the loop
@@ -166,7 +190,7 @@ def test_losses_and_indices_that_cannot_be_credited():
 
 def test_timesteps_that_are_none():
     switch = RandomConditioning(an_allocator(), num_train_timesteps=1000)
-    with pytest.raises(ValueError, match=r"got dtype float64; make .* pass \(t \* 1000\).long\(\).clamp\(max=999\)"):
+    with pytest.raises(ValueError, match=r"floats are noise levels: pass draw\(noise=timesteps\)"):
         switch.draw(torch.rand(4))
     with pytest.raises(ValueError, match=r"in \[0, 1000\), got 5 to 3999; make RandomConditioning with num_train_time"):
         switch.draw(torch.tensor([5, 3999]))
@@ -266,6 +290,12 @@ def test_log_sends_metrics_to_the_trackers():
 # -- two processes
 
 
+def refusal(call):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    return str(error.value)
+
+
 def _rank(rank, world, port, split, queue):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
@@ -288,12 +318,12 @@ def _rank(rank, world, port, split, queue):
         Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=True)),
     )
     per_rank = a_loader(rows=BATCH, batch=batch)
-    attempts = (accelerator, uneven), (accelerator, per_rank), (dispatcher, a_loader(rows=2 * BATCH))
-    for who, bad in attempts:
-        try:
-            attach(who, who.prepare(bad))
-        except ValueError as error:
-            messages.append(str(error))
+    sharded = a_loader(rows=4 * BATCH, batch=batch, options={"num_replicas": 2, "rank": rank})
+    for bad in (uneven, per_rank, sharded):
+        messages.append(refusal(lambda bad=bad: attach(accelerator, accelerator.prepare(bad))))
+    before = a_loader(rows=2 * BATCH, batch=2 * BATCH)
+    messages.append(refusal(lambda: before.sampler.attach(before)))
+    messages.append(refusal(lambda: attach(dispatcher, dispatcher.prepare(a_loader(rows=2 * BATCH)))))
     queue.put((rank, rows, sampler.allocator.digest(), messages))
     accelerator.wait_for_everyone()
     torch.distributed.destroy_process_group()
@@ -314,7 +344,10 @@ def test_two_processes_have_one_allocation(split):
     assert [a + b for a, b in zip(rows0, rows1, strict=True)] == whole
     assert alone.digest() == digest0
 
-    uneven, per_rank, dispatcher = messages
+    uneven, per_rank, sharded, group, dispatcher = messages
+    assert "accelerate fills up short batches" in uneven
     assert "drop_last=True" in uneven
-    assert "allocator.sampler(batch_size=10, ...)" in per_rank
+    assert "or the sampler with batch_size=10" in per_rank
+    assert "num_replicas=2 deals out the rows, and so does accelerate" in sharded
+    assert "its process group has 2 ranks, and its rows are not dealt out" in group
     assert "dispatch_batches=False" in dispatcher

@@ -52,6 +52,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, accumulate, workers, o
         assert resumed["weights"] == whole["weights"]
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "batches"),
+    [
+        ({"max_steps": 4}, {"max_epochs": 2}, 7),  # the epoch that it was stopped in counts: one more, and a whole one
+        ({"max_steps": 4}, {"max_epochs": 3}, 14),
+        (
+            {"max_steps": 4, "max_epochs": -1},
+            {"max_steps": 9, "max_epochs": -1},
+            5,
+        ),  # steps count: the rest comes first
+        ({"max_epochs": 1}, {"max_epochs": 2}, 7),
+    ],
+)
+def test_a_run_that_was_stopped_inside_an_epoch_trains_whole_ones(tmp_path, first, then, batches):
+    """From what is saved when it stops. Lightning counts the epoch that ``max_steps`` cut short as an epoch."""
+    train(tmp_path, last=True, **first)
+    module, sampler = train(tmp_path / "again", resume=str(tmp_path / "last.ckpt"), **then)
+    assert len(module.rows) == batches
+    assert sampler.allocator.round == batches + (first.get("max_steps") or 7)
+
+
 @pytest.mark.slow
 def test_two_ranks_agree_and_resume(tmp_path):
     subprocess.run([sys.executable, lightning_run.__file__, str(tmp_path)], timeout=180, check=True)
@@ -156,16 +177,16 @@ def test_a_distributed_sampler_in_its_place():
 
 def test_a_sampler_that_was_replaced(tmp_path):
     shuffled = DataLoader(WithIndex(samples()), batch_size=BATCH, shuffle=True)
-    with pytest.raises(ValueError, match="draws from RandomSampler, not from the callback's sampler"):
+    with pytest.raises(ValueError, match="rows come from RandomSampler, not from this sampler"):
         train(tmp_path, loader=shuffled)
-    with pytest.raises(ValueError, match=r"draws from SequentialSampler.*leave out overfit_batches"):
+    with pytest.raises(ValueError, match=r"rows come from SequentialSampler, not from this sampler"):
         train(tmp_path, overfit_batches=2)
 
 
 def test_a_batch_size_that_counts_one_rank(tmp_path):
     sampler = make_sampler(batch_size=2 * BATCH)
     loader = DataLoader(WithIndex(samples()), batch_size=BATCH, sampler=sampler)
-    with pytest.raises(ValueError, match=r"DataLoader\(batch_size=8\): the sampler's 16 rows on 1 ranks"):
+    with pytest.raises(ValueError, match=r"batches are 8 rows, and this sampler gives 16 a round"):
         train(tmp_path, sampler=sampler, loader=loader)
 
 
@@ -174,13 +195,37 @@ def test_batches_that_would_be_left_out(tmp_path):
         train(tmp_path, limit_train_batches=3)
     sampler = make_sampler()
     loader = DataLoader(WithIndex(samples()), batch_size=BATCH, sampler=sampler, drop_last=True)
-    with pytest.raises(ValueError, match="give drop_last= to the sampler, too"):
+    with pytest.raises(ValueError, match="it has drop_last=True, and its sampler does not know"):
         train(tmp_path, sampler=sampler, loader=loader)
 
 
-def test_a_lag_that_is_too_small(tmp_path):
-    with pytest.raises(aria.FeedbackLagError, match=r"lag=0 is too small.*make the Allocator with lag=4"):
-        train(tmp_path, workers=2)
+def test_the_lag_is_set_before_the_workers_draw(tmp_path):
+    _, sampler = train(tmp_path, workers=2)
+    assert (sampler.allocator.lag, sampler.allocator.round) == (4, 14)
+
+
+@pytest.mark.parametrize("attaches", [True, False])
+def test_a_loader_that_the_module_makes_is_attached_there(tmp_path, attaches):
+    sampler = make_sampler()
+
+    class Loading(Denoiser):
+        def train_dataloader(self):
+            loader = DataLoader(WithIndex(samples()), batch_size=BATCH, sampler=sampler, num_workers=1)
+            return sampler.attach(loader) if attaches else loader
+
+    if attaches:
+        train(tmp_path, sampler=sampler, module=Loading(), own_loader=True)
+        assert sampler.allocator.round == 14
+    else:
+        with pytest.raises(aria.FeedbackLagError, match=r"call sampler.attach\(loader\) before its first batch"):
+            train(tmp_path, sampler=sampler, module=Loading(), own_loader=True)
+
+
+def test_batches_that_overtake(tmp_path):
+    sampler = make_sampler()
+    loader = DataLoader(WithIndex(samples()), batch_size=BATCH, sampler=sampler, num_workers=1, in_order=False)
+    with pytest.raises(ValueError, match="with in_order=False a batch overtakes another"):
+        train(tmp_path, sampler=sampler, loader=loader)
 
 
 class Without(Denoiser):
@@ -238,9 +283,7 @@ def test_an_index_that_is_not_the_row(tmp_path, number, words):
 
 
 def test_a_pool_of_another_corpus(tmp_path):
-    with pytest.raises(
-        ValueError, match="its partition has 60 items, and the train dataset 50 rows; make the partition"
-    ):
+    with pytest.raises(ValueError, match="dataset: it has 50 samples, and the allocator's partition 60 items"):
         train(tmp_path, sampler=make_sampler(items=60))
 
 

@@ -157,7 +157,7 @@ def test_a_loss_function_serves_as_well(tmp_path):
 def test_weighted_training_multiplies_each_row(tmp_path):
     runs = []
     for weighted in (False, True):
-        skewed = allocator(target="uniform", floor=0.5)
+        skewed = allocator(target="uniform", exploration=0.5)
         arguments = {"max_steps": 12, "logging_steps": 1, "learning_rate": 0.0}
         runs.append(make(tmp_path, allocator=skewed, keywords={"weighted": weighted}, **arguments))
         runs[-1].train()
@@ -165,7 +165,39 @@ def test_weighted_training_multiplies_each_row(tmp_path):
     assert weighted.rows == plain.rows  # what is reported is not weighted
     first, second = ([entry["loss"] for entry in run.state.log_history if "loss" in entry] for run in runs)
     assert first[0] == second[0]  # nothing was known yet, so nothing was drawn more often
-    assert all(with_weights < without for without, with_weights in zip(first[2:], second[2:], strict=True))
+    full = [number for number, rows in enumerate(plain.rows) if len(rows) == BATCH][2:]
+    assert all(second[number] < first[number] for number in full)
+
+
+class Alone(Denoiser):
+    """As a script writes it that knows of no outputs: the losses are all that it returns."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return super().compute_loss(model, inputs)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("trainer", [Alone, Denoiser])
+@pytest.mark.parametrize("labels", [["x"], []])
+def test_an_evaluation_set(tmp_path, trainer, labels, indexed):
+    """Whatever compute_loss returns, with labels and without, and with row numbers that the model does not take."""
+    rows = [{"x": sample["x"]} for sample in samples(13)]
+    made = make(
+        tmp_path,
+        trainer=trainer,
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        label_names=labels,
+        keywords={"eval_dataset": WithIndex(rows) if indexed else rows},
+    )
+    made.train()
+    assert made.allocator.round == 2
+    losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+    assert len(losses) == (2 if labels else 0)
+    assert all(loss > 0 for loss in losses)
+    found = made.predict(rows)
+    assert ("test_loss" in found.metrics) == bool(labels)
 
 
 # -- refusals ------------------------------------------------------------------------------------------
@@ -267,7 +299,7 @@ def test_an_index_that_is_not_the_row(tmp_path, number, words):
 
 
 def test_a_pool_of_another_corpus(tmp_path):
-    with pytest.raises(ValueError, match="its partition has 60 items, and train_dataset 50 rows; make the partition"):
+    with pytest.raises(ValueError, match="dataset: it has 50 samples, and the allocator's partition 60 items"):
         make(tmp_path, allocator=allocator([row % 3 for row in range(60)])).train()
 
 

@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 import aria_sampling as aria
@@ -22,7 +23,7 @@ def own(rank, world, n):
 def outcome(sampler, seen):
     sampler.synchronize()
     estimate = sampler.allocator.estimate()
-    bits = estimate.mean.tobytes(), estimate.stderr.tobytes()
+    bits = estimate.mean.tobytes(), estimate.stderr.tobytes(), sampler.allocator.metrics()["dropped_losses"]
     return {"seen": seen, "digest": sampler.allocator.digest(), "bits": bits, "state": sampler.state_dict()}
 
 
@@ -158,15 +159,37 @@ def other_round(rank, world, group, odd):
     sampler.observe(index, loss(index))
 
 
-def not_dealt_out(rank, world, group, batch_size):
-    """`num_replicas` forgotten: every rank gets the same rows, in batches of the loader's `batch_size`."""
+def not_dealt_out(rank, world, group, asked, reported):
+    """`num_replicas` forgotten: every rank gets the same rows; so many are asked for, and so many reported."""
     sampler = make().sampler(batch_size=BATCH, num_samples=NUM_SAMPLES, group=group)
     before = sampler.allocator.digest()
-    index = torch.tensor(list(islice(sampler, batch_size)))
+    index = torch.tensor(list(islice(sampler, asked)))[:reported]
     try:
         sampler.observe(index, loss(index))
     finally:
         assert sampler.allocator.digest() == before
+
+
+def tensor_parallel(rank, world, group, given, batches=8):
+    """Four ranks, of which two hold one sample together: two ranks with different data."""
+    groups = [dist.new_group([0, 2]), dist.new_group([1, 3])]  # collective: every rank makes both
+    options = {"group": groups[rank % 2]} if given else {}
+    sampler = make().sampler(
+        batch_size=BATCH, num_samples=NUM_SAMPLES, num_replicas=2, rank=rank // 2, check_every=1, **options
+    )
+    seen = []
+    while len(seen) < batches:
+        for index in islice(DataLoader(range(ITEMS), batch_size=BATCH // 2, sampler=sampler), batches - len(seen)):
+            seen.append(index.tolist())
+            sampler.observe(index, loss(index))
+    return outcome(sampler, seen)
+
+
+def attached(rank, world, group, **options):
+    """A loader attached to a sampler whose rows are or are not the ranks'."""
+    sampler = make().sampler(batch_size=BATCH, num_samples=5 * BATCH, group=group, **options)
+    size = sampler.batch_size // sampler.num_replicas
+    sampler.attach(DataLoader(range(ITEMS), batch_size=size, sampler=sampler))
 
 
 # ------------------------------------------------------------------------------ the other faces
@@ -190,30 +213,37 @@ def conditioning_batch(number):
 def conditioning(rank, world, group, lag, paired, rounds=24, chance=0.5, silent=None):
     """Random conditioning on this rank's rows of every batch.
 
-    With ``silent=4`` one of four ranks in turn has no loss to report; on one process, its rows have none.
+    `paired`: which rows have an item of their own, those of "all" ranks, of the "first" or of "none". With ``silent=4``
+    one of four ranks in turn has no loss to report; on one process, its rows are not credited.
     """
     switch = RandomConditioning(
-        make(lag=lag), schedule=aria.ConstantSwitch(chance), num_train_timesteps=STEPS, group=group, check_every=2
+        make(lag=lag, coverage=aria.Coverage.online(make().partition)),
+        schedule=aria.ConstantSwitch(chance),
+        num_train_timesteps=STEPS,
+        group=group,
+        check_every=2,
     )
     seen = []
     for number in range(rounds):
         steps, items, losses = conditioning_batch(number)
         sizes = sizes_of(world, number, len(steps))
         mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-        given = {"paired": torch.as_tensor(items[mine])} if paired == "all" or (paired == "some" and rank == 0) else {}
-        s = switch.draw(torch.as_tensor(steps[mine]), **given)
+        has_own = paired == "all" or (paired == "first" and rank == 0)
+        s = switch.draw(
+            torch.as_tensor(steps[mine]), paired=torch.as_tensor(items[mine] if has_own else -1 + 0 * items[mine])
+        )
         assert len(s.items) == len(s.regions) == len(s.weights) == int(s.mask.sum())
         seen.append((s.mask.tolist(), s.items.tolist(), s.regions.tolist(), s.weights.tolist()))
-        quiet = number % 5 == 4
+        quiet, credit = number % 5 == 4, np.ones(len(losses), bool)
         if silent is not None:
             sizes = sizes_of(silent, number, len(steps))
             its = slice(sum(sizes[: number % silent]), sum(sizes[: number % silent + 1]))
-            quiet |= rank == number % silent if world > 1 else len(losses[its]) == len(losses)
-            losses[its] = np.nan
+            credit[its] = False
+            quiet |= rank == number % silent if world > 1 else not credit.any()
         if quiet:
             switch.step()
         else:
-            switch.observe(torch.as_tensor(losses[mine]))
+            switch.observe(torch.as_tensor(losses[mine]), credit=torch.as_tensor(credit[mine]))
     return outcome(switch, seen)
 
 

@@ -1,8 +1,10 @@
 """Law 4: the number of ranks changes no bit of the stream or the estimates; and ranks that come apart are found."""
 
 import re
+from itertools import islice
 
 import pytest
+import torch
 
 import aria_sampling as aria
 from tests.unit.torch import jobs
@@ -104,12 +106,9 @@ def test_however_each_rank_reports(gang, world, report):
 
 
 def test_losses_that_are_not_finite_are_counted_once(gang):
-    states = [
-        stream(gang, 4, report="broken_blocks")["state"],
-        one_process(jobs.stream, report="broken_blocks")["state"],
-    ]
+    results = [stream(gang, 4, report="broken_blocks"), one_process(jobs.stream, report="broken_blocks")]
     batches = 2 * [BATCH // 4] * 5 + 2 * [2] + 2 * [BATCH // 4]
-    assert [state["allocator"]["dropped"] for state in states] == [sum(batches)] * 2
+    assert [result["bits"][-1] for result in results] == [sum(batches)] * 2
 
 
 def test_dataloader_on_the_default_group(gang):
@@ -186,15 +185,61 @@ def test_another_round_is_found_at_once(gang):
     assert issubclass(aria.RankError, RuntimeError)
 
 
+GROUP = "give the sampler group=, the process group of the ranks with different data"
+
+
 def test_the_same_rows_on_every_rank_are_refused(gang):
-    """`num_replicas` forgotten; in the loader's batches of all ranks' rows, and in those of one rank's."""
-    kind, text = failures(gang, jobs.not_dealt_out, BATCH // 4)
+    """`num_replicas` forgotten: in loaders of one rank's rows, in those of all ranks' rows, and part by part."""
+    quarter = BATCH // 4
+    kind, text = failures(gang, jobs.not_dealt_out, BATCH, quarter)
     assert kind == "ValueError"
-    assert "several ranks got the same rows: give the sampler num_replicas= and rank=" in text
-    kind, text = failures(gang, jobs.not_dealt_out, BATCH)
+    assert (
+        "4 ranks report. If each reports its rows once, several of them got the same rows: give the sampler num_r"
+        in text
+    )
+    assert GROUP in text
+    kind, text = failures(gang, jobs.not_dealt_out, BATCH, BATCH)
     assert kind == "ValueError"
-    assert f"{BATCH} rows reported in a batch of {BATCH // 4} on this rank" in text
+    assert f"{BATCH} rows reported in a batch of {quarter} on this rank" in text
     assert f"batch_size={BATCH}, 4 ranks" in text
+    assert GROUP in text
+    kind, text = failures(gang, jobs.not_dealt_out, quarter, quarter)
+    assert kind == "ValueError"
+    assert f"{quarter} of the {BATCH} rows of round 0 were asked for" in text
+    assert "on 4 ranks give the sampler num_replicas= and rank=" in text
+
+
+def test_ranks_that_hold_one_sample_together(gang):
+    """Data ranks are counted, not ranks: with ``group=`` it is the run on two, without it is refused."""
+    kind, text = failures(gang, jobs.tensor_parallel, False)
+    assert kind == "ValueError"
+    assert "num_replicas=2, and its process group has 4 ranks" in text
+    assert GROUP in text
+    results = gang.run(jobs.tensor_parallel, True)
+    assert not any(isinstance(result, Failure) for result in results), results
+    assert results[0]["seen"] == results[1]["seen"] != results[2]["seen"] == results[3]["seen"]
+    found = together([results[0], results[2]])
+    assert (found["seen"], found["digest"]) == expected(8)
+
+
+def test_attach_refuses_rows_that_are_not_the_ranks(gang):
+    kind, text = failures(gang, Job(jobs.attached, {}))
+    assert kind == "ValueError"
+    assert "process group has 4 ranks, and its rows are not dealt out, and all would get the same" in text
+    kind, text = failures(gang, Job(jobs.attached, {"num_replicas": 2}))
+    assert "process group has 4 ranks, and its rows are dealt out to 2" in text
+    assert GROUP.removeprefix("give the sampler ") in text
+    assert gang.run(Job(jobs.attached, {"num_replicas": 4})) == [None] * 4
+
+
+def test_rows_are_sharded_and_there_is_no_group():
+    sampler = make().sampler(batch_size=BATCH, num_samples=NUM_SAMPLES, num_replicas=2)
+    index = torch.tensor(list(islice(sampler, BATCH // 2)))
+    for call in (lambda: sampler.observe(index, torch.ones(BATCH // 2)), sampler.step):
+        with pytest.raises(
+            ValueError, match=r"num_replicas=2, .* has 1 ranks: call torch.distributed.init_process_group"
+        ):
+            call()
 
 
 def test_after_an_error_the_ranks_are_still_together(gang):
@@ -233,8 +278,8 @@ def test_random_conditioning_where_a_rank_has_no_loss_to_report(gang, lag):
 
 
 def test_own_items_may_be_given_on_some_ranks_only(gang):
-    """The others count as not in the pool; and all ranks end alike."""
-    assert run(gang, 4, jobs.conditioning, 0, "some")["digest"] != one_process(jobs.conditioning, 0, "none")["digest"]
+    """All ranks end alike, and not as if no row had one."""
+    assert run(gang, 4, jobs.conditioning, 0, "first")["digest"] != one_process(jobs.conditioning, 0, "none")["digest"]
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -243,6 +288,7 @@ def test_a_mixture_on_ranks(gang, lag, world):
     """The same regions and estimates; each rank takes from its own sources, so these are where it is."""
     results = gang.run(jobs.mixture, lag, world=world)
     for result in results:
+        assert not isinstance(result, Failure), result.trace
         del result["state"]
     alone = one_process(jobs.mixture, lag)
     found = together([{**result, "state": None} for result in results])
