@@ -248,6 +248,8 @@ def building():
         shutil.rmtree(str(BUILD_FOLDER), ignore_errors=True)
         BUILD_FOLDER.mkdir()
         noted.write_text(compiler)
+    for objects in BUILD_FOLDER.glob("*/CMakeFiles/_core.dir/*.o*"):
+        objects.unlink()  # Ninja goes by dates, and a source that was put back has an old one
     return environment
 
 

@@ -1,9 +1,12 @@
-"""What timing a training loop with and without an allocator needs: the loop by hand, a stopwatch, and paired ratios."""
+"""What timing a training loop with and without an allocator needs: the loop by hand, a stopwatch, and paired ratios.
+
+Times are those of the process, not of the clock on the wall, so that other work on the machine counts for little.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 
 
 class ByHand:
-    """Random conditioning in four lines: each row switches by a coin, to a prompt of the pool drawn alike."""
+    """Random conditioning in four lines: a coin for each row, and prompts drawn uniformly from the pool."""
 
     def __init__(self, n_pool: int, seed: int) -> None:
         self.n_pool, self.source = n_pool, torch.Generator().manual_seed(seed)
@@ -25,11 +28,11 @@ class ByHand:
         return SimpleNamespace(mask=mask, items=items)
 
     def observe(self, losses: Any, *, credit: Any) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
 
 class Timed:
-    """Another switch, with the time that each round spends in it."""
+    """Measures the time that each round spends in another switch."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -37,23 +40,16 @@ class Timed:
 
     def draw(self, *args: Any, **kwargs: Any) -> Any:
         """Draw, and take the time."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         found = self.inner.draw(*args, **kwargs)
-        self.seconds.append(time.perf_counter() - begin)
+        self.seconds.append(time.process_time() - begin)
         return found
 
     def observe(self, *args: Any, **kwargs: Any) -> None:
         """Observe, and take the time."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         self.inner.observe(*args, **kwargs)
-        self.seconds[-1] += time.perf_counter() - begin
-
-
-def timed(call: Callable[..., Any], *args: Any) -> float:
-    """Return the seconds that a call takes."""
-    begin = time.perf_counter()
-    call(*args)
-    return time.perf_counter() - begin
+        self.seconds[-1] += time.process_time() - begin
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
@@ -67,12 +63,12 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
 def summary(
     seconds: Mapping[str, Sequence[float]], inside: Mapping[str, Sequence[float]], *, gpu_step_ms: float
 ) -> dict[str, Any]:
-    """Print and return what the arms "by hand", "by hand again" and "aria" took.
+    """Print and return the times of the arms "by hand", "by hand again" and "aria".
 
     Args:
         seconds: Of each arm, the seconds of every round's step.
         inside: Of each arm, the seconds of every round in draw and observe.
-        gpu_step_ms: The step, in milliseconds, that the result is carried over to.
+        gpu_step_ms: A step, in milliseconds, to which the result is extrapolated.
     """
     found: dict[str, Any] = {}
     for name in seconds:

@@ -1,7 +1,7 @@
 """Train a small class-conditional diffusion model with Lightning, drawing more from the classes that still improve.
 
-The images come from an .npz file, `--data images.npz`: "images", floating [n, height, width] with mean 0 and variance 1,
-and "labels", integers [n] from 0. `--smoke` makes small images and takes less than a minute on one core, offline.
+The images come from an .npz file, `--data images.npz`: "images", floating [n, height, width] with mean 0 and variance
+1, and "labels", integers [n] from 0. `--smoke` makes small images and takes less than a minute on one core, offline.
 README.md shows the difference to an ordinary script.
 """
 

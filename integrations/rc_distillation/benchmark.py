@@ -5,7 +5,8 @@
 Three arms take turns on the same models, in an order that is shuffled every round. Two of them do random conditioning
 by hand, as one would write it without this library; the ratio between them shows the noise of the measurement. The
 third uses the allocator. A step is what `train.py` does for a batch: encode, noise, switch, tokenise, teacher, student,
-backward, optimizer, average, report. All figures are medians, which other work on the machine changes little.
+backward, optimizer, average, report. All figures are medians of process time, which other work on the machine changes
+little.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Arm:
 
     def step(self, batch: Any) -> float:
         """Take one step; return its seconds."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         losses = self.distiller.losses(batch, self.passes)
         (losses.output + losses.features).mean().backward()
         self.optimizer.step()
@@ -63,7 +64,7 @@ class Arm:
         self.ema.step(self.student.parameters())
         self.distiller.observe(losses)
         self.passes += 1
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--regions", type=int, default=12)
-    parser.add_argument("--gpu_step_ms", type=float, default=300.0, help="the step that the result is carried over to")
+    parser.add_argument("--gpu_step_ms", type=float, default=300.0, help="a step to extrapolate the result to")
     parser.add_argument("--json", type=Path, help="write the result there")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -318,7 +318,10 @@ class Allocator:
         progress, estimator = self._progress, self._estimator
         k = feedback.regions
         before = {name: array.take(k, axis=0) for name, array in progress.estimator.rows.items()}
-        rows, shared = estimator.update(dict(before), _copies(progress.estimator.shared), feedback)
+        learnt: Any = estimator.update(dict(before), _copies(progress.estimator.shared), feedback)
+        if not isinstance(learnt, tuple) or len(cast("tuple[Any, ...]", learnt)) != 2:
+            raise ValueError(f"estimator: update(): expected a tuple (rows, shared), got {shown(learnt)}")
+        rows, shared = cast("tuple[dict[str, FloatArray], dict[str, FloatArray]]", learnt)
         _same_form("estimator: update()", "rows", rows, before)
         _same_form("estimator: update()", "shared", shared, progress.estimator.shared)
         belief, policy, change = np.empty((0, 2)), progress.policy, None
@@ -379,6 +382,8 @@ class Allocator:
                 rows[name][k] = array
             everywhere = borrowed(self._estimator.estimate(_fixed(State(rows, state.shared))))
             after = policy.update(_fixed(progress.policy), _not_negative(everywhere))
+            if not isinstance(after, State):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"policy: update(): expected a State, got {shown(after)}")
             _same_form("policy: update()", "rows", after.rows, progress.policy.rows)
             _same_form("policy: update()", "shared", after.shared, progress.policy.shared)
             scores = self._checked_scores(policy.log_score(after), self._partition.n_regions)

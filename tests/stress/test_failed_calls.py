@@ -5,6 +5,7 @@ What fails is the machine's memory, a part of the user's, or the user's patience
 
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -480,7 +481,7 @@ FEW = {  # in the default suite
     draws: ("regions never visited", "online coverage, lag", "own score"),
     steps: ("regions never visited", "online coverage, lag", "all regions, lag", "own parts"),
     loads: ("online coverage, lag",),
-    adopts: ("one region",),
+    adopts: (),
     observes: ("default",),
     closes: ("default",),
     rewinds: ("online coverage, lag",),
@@ -505,3 +506,103 @@ def test_ctrl_c_at_any_line(act, settings):
     """A round is open as it was, or closed whole; a draw was made or not; nothing is in between, now or later."""
     lines = interrupt_everywhere(act, settings)
     assert lines > 60 or act not in (steps, closes)
+
+
+class Conditioning:
+    """Random conditioning in a loop: its batches and losses follow from the round."""
+
+    def __init__(self, lag):
+        self.face = aria.RandomConditioning(make(lag=lag), schedule=aria.ConstantSwitch(0.6))
+
+    def draw(self):
+        rng = np.random.default_rng(self.face.allocator.round + len(self.face.allocator.open_rounds))
+        s = self.face.draw(rng.integers(0, 1000, 10), paired=rng.integers(-1, 60, 10))
+        return s.mask.tolist(), s.items.tolist(), s.weights.tolist()
+
+    def report(self):
+        rounds = self.face.allocator.rounds
+        rng = np.random.default_rng(self.face.allocator.round + rounds.n_reported)
+        self.face.observe(rng.lognormal(0, 1, 10))
+
+
+class Sampling:
+    """A sampler behind a loader that draws as far ahead as the lag lets it."""
+
+    def __init__(self, lag):
+        pytest.importorskip("torch")
+        self.face = make(lag=lag, coverage="none").sampler(batch_size=8, num_samples=800)
+        self.rows = iter(())
+
+    def draw(self):
+        if not (batch := list(islice(self.rows, 8))):
+            self.rows = iter(self.face)
+            batch = list(islice(self.rows, 8))
+        return batch
+
+    def report(self):
+        rounds = self.face.allocator.rounds
+        rows = rounds.reporting("report").draw.items
+        self.face.observe(rows, 1.0 + rows % 7)
+
+
+def begin(kind, lag, state=None):
+    """A loop that goes on from a state, or is four rounds old."""
+    loop = kind(lag)
+    if state is not None:
+        loop.face.load_state_dict(state)
+    while state is None and loop.face.allocator.round < 4:
+        while len(loop.face.allocator.open_rounds) <= lag:
+            loop.draw()
+        loop.report()
+        loop.face.synchronize()
+    return loop
+
+
+def prospects(loop):
+    """What comes in three more rounds."""
+    seen, allocator = [], loop.face.allocator
+    for _ in range(3):
+        while len(allocator.open_rounds) - allocator.rounds.n_reported <= allocator.lag:
+            seen.append(loop.draw())
+        loop.report()
+        seen.append(loop.face.state_dict())
+    return seen
+
+
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize(
+    ("kind", "act"),
+    [(Conditioning, "draw"), (Conditioning, "report"), pytest.param(Sampling, "report", marks=pytest.mark.slow)],
+)
+def test_ctrl_c_at_any_line_of_a_face(kind, act, lag):
+    """A batch is reported or not, and a round closed or not, with all that the face has learnt from it."""
+    start = begin(kind, lag).face.state_dict()
+    ahead = lag + (act == "report")
+
+    def ready():
+        loop = begin(kind, lag, start)
+        while len(loop.face.allocator.open_rounds) < ahead:
+            loop.draw()
+        return loop
+
+    def shown(loop):
+        state = loop.face.state_dict()  # closes what was reported
+        return state, len(loop.face.allocator.open_rounds)
+
+    loop = ready()
+    before = shown(loop)
+    with (count := Interrupted(0)):
+        getattr(loop, act)()
+    after = shown(loop)
+    expected = prospects(loop)
+    assert count.lines > 100
+    for line in range(1, count.lines + 1):
+        loop = ready()
+        with pytest.raises(KeyboardInterrupt), Interrupted(line):
+            getattr(loop, act)()
+        found = shown(loop)
+        assert found in (before, after), line
+        if found == before:
+            getattr(loop, act)()
+        assert shown(loop) == after, line
+        assert prospects(loop) == expected, line

@@ -9,6 +9,9 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +22,7 @@ from tests.reference import ReferenceAllocator, ReferenceEma
 
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch of")  # drawn to its end, never observed, and then left
 LABELS = [0, 1, 2, 0, 1, 0, 0, 2, 0, 1, 0, 0, 0]
+POOL = aria.Partition.from_labels(LABELS)
 BATCH, EPOCH, MOST = 6, 15, 40
 SIZES = [6, 6, 3]  # of the batches of an epoch
 WORTH = ["pool", "uniform", 0.5]
@@ -58,24 +62,34 @@ def packed(items, losses):
 class Machine(RuleBasedStateMachine):
     """Samplers on one, two or three ranks; the reference that they equal; an allocator, their twin to the bit."""
 
-    @initialize(lag=st.integers(0, 3), worth=st.sampled_from(WORTH), seed=st.integers(0, 99), world=st.integers(1, 3))
-    def begin(self, lag, worth, seed, world):
-        self.settings = {"lag": lag, "target": worth, "seed": seed, "floor": 0.2, "max_gap": 3}
-        self.slow = ReferenceAllocator(LABELS, estimator=ReferenceEma(0.3), **self.settings)
+    @initialize(
+        lag=st.integers(0, 3),
+        worth=st.sampled_from(WORTH),
+        seed=st.integers(0, 99),
+        world=st.integers(1, 3),
+        data_rows=st.sampled_from([None, 0, 2, 9]),
+    )
+    def begin(self, lag, worth, seed, world, data_rows):
+        """`data_rows` beside every batch come from the covered items, if there are any."""
+        self.data_rows = data_rows
+        self.coverage = None if data_rows is None else aria.Coverage(POOL, items=[0, 3, 3], weight=0.5)
+        covered = None if data_rows is None else (self.coverage.counts.tolist(), [1.0] * 3, 0.0, 0.5)
+        self.settings = {"lag": lag, "target": worth, "seed": seed, "exploration": 0.2}
+        self.slow = ReferenceAllocator(LABELS, estimator=ReferenceEma(0.3), coverage=covered, **self.settings)
         self.epoch_start, self.epoch = 0, 0  # closed rounds before it; its number
         self.saved = []
         self.twin = self.allocator()
         self.launch(world)
 
     def allocator(self):
-        return aria.Allocator(aria.Partition.from_labels(LABELS), estimator=aria.Ema(0.3), **self.settings)
+        return aria.Allocator(POOL, estimator=aria.Ema(0.3), coverage=self.coverage, **self.settings)
 
     def launch(self, world, state=None):
         """Start the job on so many ranks, from a state or from nothing."""
         self.network = Network()
         self.samplers = []
         for rank in range(world):
-            options = {"num_replicas": world, "rank": rank}
+            options = {"num_replicas": world, "rank": rank, "data_rows_per_batch": self.data_rows}
             sampler = self.allocator().sampler(batch_size=BATCH, num_samples=EPOCH, **options)
             sampler._ranks = Ranks(self.network, world, rank)
             self.samplers.append(sampler)
@@ -126,12 +140,12 @@ class Machine(RuleBasedStateMachine):
                 with pytest.raises(aria.FeedbackLagError):
                     next(stream)
             return
-        expected = self.slow.draw(size).items
+        expected = self.slow.draw(size, self.data_rows).items
         got = [
             list(islice(stream, (part := self.block(size, rank)).stop - part.start))
             for rank, stream in enumerate(self.streams)
         ]
-        assert list(chain(*got)) == expected == self.twin.draw(size).items.tolist()
+        assert list(chain(*got)) == expected == self.twin.draw(size, data_rows=self.data_rows).items.tolist()
         if self.parts is None:
             self.open()
 

@@ -745,7 +745,7 @@ def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: Floa
 
 # ---------------------------------------------------------------- what changes a state
 
-Write = tuple[AnyArray, Any, Any]  # array, index, values
+Write = tuple[AnyArray, Any, AnyArray | int]  # array, index, values
 
 
 def replace(pairs: list[tuple[Any, Any]], /) -> None:
@@ -816,14 +816,12 @@ def store(
     first = int(np.count_nonzero(belief[regions, 1] == 0))
     touched, sums = _believed(regions, news, belief)
     visited, times = np.unique(drawn, return_counts=True)
-    rounds, draws, dropped_so_far, forced_so_far, *_, known = counters[:7].tolist()
-    after = (
-        rounds + 1, draws + (len(drawn) > 0), dropped_so_far + dropped, forced_so_far + forced, drawn_rows, data_rows,
-        known + first,
-    )  # fmt: skip
+    draws = int(counters[1])
+    after = counters + np.array([1, len(drawn) > 0, dropped, forced, 0, 0, first, 0])
+    after[4:6] = drawn_rows, data_rows
     writes += [(belief, regions, news), (belief_sums, touched, sums)]
     writes += [(visits, visited, visits[visited] + times), (last, visited, draws)]
-    writes += [(counters, slice(7), after), (scalars, slice(3), (recent, size, level))]
+    writes += [(counters, slice(None), after), (scalars, slice(3), np.array([recent, size, level]))]
     _write(writes)
 
 
@@ -838,5 +836,8 @@ def _check_fit(target: AnyArray, values: AnyArray, size: int) -> None:
 
 
 def _write(writes: list[Write]) -> None:
-    """Write all in one call in C: a signal, such as Ctrl-C, waits until it is over."""
+    """Write all in one call in C: a signal, such as Ctrl-C, waits until it is over.
+
+    No value is a list or a tuple, since NumPy looks for signals when it converts one.
+    """
     deque(starmap(operator.setitem, writes), maxlen=0)

@@ -116,8 +116,8 @@ class RandomConditioning:
                 f"schedule: {self.schedule!r} switches {cleaner:.1%} of the rows at noise level 0.1 and {noisier:.1%} "
                 "at 0.9. Random conditioning switches noisy rows; noise level 1 is pure noise",
             )
-        self._learnt = _Learnt(self.profile.init())
-        self._twins = Twins()
+        self._past = self._coming = _Learnt(self.profile.init())  # `_coming` takes over once its last round is closed
+        self._drawing: tuple[int, _Batch] | None = None  # a round that is being drawn, and its batch
         self._many: Ranks | None = None
 
     # -- a round -------------------------------------------------------------------------------------------------
@@ -155,6 +155,7 @@ class RandomConditioning:
         own = self._own(arrays.get("paired"), length=len(chance))
 
         rounds, ranks = self.allocator.rounds, self._ranks()
+        self._finish_draw()
         rounds.make_room()
         counts = [len(chance)]
         if ranks is not None:
@@ -163,14 +164,14 @@ class RandomConditioning:
         round_ = self.allocator.round + len(rounds)
         mask = _kernel.uniforms(_kernel.stream_key(self.allocator.key, _STREAM, round_), len(chance)) < chance
         n = int(np.count_nonzero(mask))
+        batch = _Batch(self, backend, mask, bins[mask], counts, ranks)
+        self._drawing = round_, batch
         if own is None:
             draw = self.allocator.draw(n, data_rows=len(mask) - n)
         else:
             kept = own[~mask]
             draw = self.allocator.draw(n, present=self.allocator.partition.regions_of(kept[kept >= 0]))
-        opened = rounds.newest
-        assert opened is not None  # drawn a moment ago
-        opened.context = _Batch(self, backend, mask, bins[mask], counts, ranks)
+        self._finish_draw()
 
         items, regions, weights = draw.items, draw.regions, draw.weights
         if ranks is not None:
@@ -205,13 +206,14 @@ class RandomConditioning:
         if credit is not None:
             _check_kind("credit", credit, batch.backend, "timesteps or noise levels of this batch")
         length = batch.counts[0 if batch.ranks is None else batch.ranks.rank]
-        batch.report = batch.backend.report(losses, credit, length=length, alone=batch.ranks is None)
-        if step:
-            try:
+        report = batch.backend.report(losses, credit, length=length, alone=batch.ranks is None)
+        try:
+            batch.report = report
+            if step:
                 self.step()
-            except BaseException:
-                batch.report = None  # it can be reported again
-                raise
+        except BaseException:
+            batch.report = None  # it can be reported again
+            raise
 
     def step(self) -> None:
         """Close the oldest open round, with or without feedback; if that fails, it is open as it was.
@@ -229,8 +231,8 @@ class RandomConditioning:
         else:
             waits = True
             read = ranks.gather(report, room=max(batch.counts), round_=opened.draw.round, lag=self.allocator.lag or 0)
-        batch.report = None  # a round that fails to close later is reported anew
         try:
+            batch.report = None  # a round that fails to close later is reported anew
             self.allocator.rounds.report(partial(self._close, opened, batch, read), wait=waits)
         except BaseException:
             batch.report = report
@@ -321,8 +323,18 @@ class RandomConditioning:
         chance = np.ascontiguousarray(rows[:, 0]).view(np.float64)
         return chance, bins, None if own is None else items - 1, [len(part) for part in parts]
 
+    def _finish_draw(self) -> None:
+        """Let the round that was drawn last carry its batch. If Ctrl-C comes before, the next call does it."""
+        if self._drawing is not None:
+            round_, batch = self._drawing
+            opened = self.allocator.rounds.newest
+            if opened is not None and opened.draw.round == round_ and opened.context is None:
+                opened.context = batch
+            self._drawing = None
+
     def _reporting(self, what: str) -> tuple[OpenRound, _Batch]:
         """Return the round that the next report is about, and its batch; RuntimeError if there is none of our own."""
+        self._finish_draw()
         opened = self.allocator.rounds.reporting(what)
         batch = opened.context
         if not isinstance(batch, _Batch) or batch.owner is not self:
@@ -337,14 +349,14 @@ class RandomConditioning:
     ) -> None:
         """Credit the losses of all ranks and close the round, or do neither; ranks that reported none have none."""
         losses, credit = _joined(read(), batch.counts)
-        twins = self._twins
+        before = self._learnt
+        twins = before.twins
         if batch.ranks is not None:
             twins = twins.after(opened.draw.round, losses, batch.mask, batch.counts)
         regions, bins, losses, weights = opened.draw.regions, batch.bins, losses[batch.mask], opened.draw.weights
         if credit is not None:
             rows = credit[batch.mask]
             regions, bins, losses, weights = regions[rows], bins[rows], losses[rows], weights[rows]
-        before = self._learnt
         profile, expected, ratio = before.profile, before.expected, losses
         if self.normalise and len(losses):
             profile = self.profile.update(before.profile, bins, losses, weights)
@@ -354,14 +366,17 @@ class RandomConditioning:
             if usual is not None:
                 with np.errstate(over="ignore"):  # infinite is not finite: dropped and counted like any such loss
                     ratio = losses / usual[bins]
-        after = _Learnt(profile, expected, before.rows + len(batch.mask), before.switched + len(batch.bins))
-        try:
-            self.allocator.close_round(regions, ratio)
-        finally:
-            if self.allocator.round > opened.draw.round:  # also where Ctrl-C came right after
-                self._learnt, self._twins = after, twins
+        rows, switched = before.rows + len(batch.mask), before.switched + len(batch.bins)
+        self._past = before
+        self._coming = _Learnt(profile, expected, rows, switched, twins, last=opened.draw.round)
+        self.allocator.close_round(regions, ratio)
         if batch.ranks is not None:
             batch.ranks.note(self.allocator.round, self.allocator.digest)
+
+    @property
+    def _learnt(self) -> _Learnt:
+        """What was learnt of the rows of all rounds that are closed: it changes in the moment in which one is."""
+        return self._coming if self.allocator.round > self._coming.last else self._past
 
     # -- what it knows ---------------------------------------------------------------------------------------------
 
@@ -396,7 +411,7 @@ class RandomConditioning:
         """
         learnt = self._from_state(state)
         self.allocator.load_state_dict(take(state, "allocator", dict))
-        self._learnt, self._twins = learnt, Twins()
+        self._past = self._coming = learnt
         if self._many is not None:
             self._many.forget()
 
@@ -444,12 +459,16 @@ class _Learnt:
         expected: Expected loss by range of noise levels, float64 [n_bins]; None: nothing is known.
         rows: Number of rows.
         switched: How many of them switched.
+        twins: Ranks that seem to hold the same rows.
+        last: The last of these rounds; -1: there was none, or it does not matter.
     """
 
     profile: Arrays
     expected: FloatArray | None = None
     rows: int = 0
     switched: int = 0
+    twins: Twins = field(default_factory=Twins)
+    last: int = -1
 
 
 @dataclass(eq=False)

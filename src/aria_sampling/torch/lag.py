@@ -11,7 +11,7 @@ from aria_sampling.errors import FeedbackLagError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._match import GROUP
 
-__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag"]
+__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag", "refuse_online"]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -60,6 +60,16 @@ def raise_lag(allocator: Allocator, needed: int, who: str = "this loader") -> No
                 f"the Allocator with lag={needed}"
             )
         allocator.lag = needed
+
+
+def refuse_online(allocator: Allocator, who: str) -> None:
+    """Raise ValueError if the allocator has to be told with every draw which rows train anyway: `who` cannot know."""
+    if allocator.coverage is not None and allocator.coverage.is_online:
+        raise ValueError(
+            f"allocator: with Coverage.online() every draw needs the rows that train anyway, which {who} does not "
+            "know: make the Allocator with coverage=aria.Coverage(partition, items=...), or call allocator.draw(n, "
+            "present=...) in the loop"
+        )
 
 
 def layers_of(loader: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import WEIGHTS_BEFORE, Batch, Part, part_of, read, to_array, unpack, wire
 from aria_sampling.torch._source import Source
-from aria_sampling.torch.lag import lag_for, raise_lag
+from aria_sampling.torch.lag import lag_for, raise_lag, refuse_online
 
 __all__ = ["RegionMixture"]
 
@@ -87,6 +87,7 @@ class RegionMixture(IterableDataset[Any]):
         if allocator is None:
             allocator = Allocator(Partition.from_labels(np.arange(len(names)), names=names), target="uniform")
         self.allocator: Allocator = instance("allocator", allocator, Allocator)
+        refuse_online(self.allocator, "a RegionMixture")
         if allocator.partition.n_regions != len(names):
             raise ValueError(f"sources: expected {allocator.partition.n_regions}, one a region, got {len(names)}")
         self.names = tuple(names)
@@ -282,7 +283,13 @@ class RegionMixture(IterableDataset[Any]):
                 f"mixture: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: give it group=, "
                 "the process group of the ranks with different data, after torch.distributed.init_process_group()"
             )
-        return self.allocator.rounds.reporting(what)
+        opened = self.allocator.rounds.reporting(what)
+        if opened.context is not None and not isinstance(opened.context, Batch):
+            raise RuntimeError(
+                f"{what}() of round {opened.draw.round}, which something else drew from this allocator; give the "
+                "mixture an Allocator of its own"
+            )
+        return opened
 
     def _send(self, opened: OpenRound, batch: Batch, parts: list[Part]) -> None:
         """Report a batch: at once on one process with losses on the host, otherwise once its rows have arrived."""

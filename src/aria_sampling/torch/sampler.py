@@ -30,7 +30,7 @@ from aria_sampling.torch._feedback import (
 )
 from aria_sampling.torch._match import GROUP, match
 from aria_sampling.torch._stream import Stream
-from aria_sampling.torch.lag import check_loader, lag_for, raise_lag
+from aria_sampling.torch.lag import check_loader, lag_for, raise_lag, refuse_online
 
 __all__ = ["AriaSampler"]
 
@@ -99,6 +99,7 @@ class AriaSampler(Sampler[int]):
         data_rows_per_batch: int | None = None,
     ) -> None:
         self.allocator: Allocator = instance("allocator", allocator, Allocator)
+        refuse_online(self.allocator, "an AriaSampler")
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_samples = integer("num_samples", num_samples, low=1)
         if not isinstance(drop_last, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -369,7 +370,7 @@ class AriaSampler(Sampler[int]):
 
         Raises:
             ValueError: The rows are sharded over another number of ranks than report them.
-            RuntimeError: No batch is open.
+            RuntimeError: No batch is open, or the oldest is not a sampler's.
         """
         if self.num_replicas > 1 and self.num_replicas != (ranks := self._ranks.size):
             raise ValueError(
@@ -377,7 +378,7 @@ class AriaSampler(Sampler[int]):
                 + (GROUP if ranks > 1 else "call torch.distributed.init_process_group() first")
             )
         try:
-            return self.allocator.rounds.reporting(what)
+            opened = self.allocator.rounds.reporting(what)
         except RuntimeError as error:
             draw, left = self._closed or (None, ())
             parts = (
@@ -387,6 +388,12 @@ class AriaSampler(Sampler[int]):
                 else ""
             )
             raise RuntimeError(f"{error}{parts}") from None
+        if opened.context is not None and not isinstance(opened.context, _Batch):
+            raise RuntimeError(
+                f"{what}() of round {opened.draw.round}, which something else drew from this allocator; give each "
+                "sampler and each RandomConditioning an Allocator of its own"
+            )
+        return opened
 
     def _rows_given(self, indices: Any) -> IntArray:
         """Return dataset indices as int64 [m]; ValueError for anything else."""

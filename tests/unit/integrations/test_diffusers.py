@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa
 from PIL import Image  # noqa: E402
 from transformers import CLIPTextModel  # noqa: E402
 
+import aria_sampling as aria  # noqa: E402
 from integrations._common import corpus, models, regions  # noqa: E402
 from integrations._common.images import CaptionedFolder, RandomImages, some_prompts  # noqa: E402
 from integrations.diffusers_text_to_image import train  # noqa: E402
@@ -56,8 +57,8 @@ def test_the_tiny_parts_are_the_hosts_own_classes_and_go_through_their_files(par
     for name in ("unet", "vae", "text_encoder"):
         ours, theirs = getattr(parts, name).state_dict(), getattr(loaded, name).state_dict()
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-    told = [models.encode(each.tokenizer, each.text_encoder, ["a red cat"])[0] for each in (parts, loaded)]
-    assert torch.equal(*told)
+    hidden = [models.encode(each.tokenizer, each.text_encoder, ["a red cat"])[0] for each in (parts, loaded)]
+    assert torch.equal(*hidden)
 
 
 def test_a_unet_that_needs_more_than_text_is_refused(parts, tmp_path):
@@ -84,9 +85,7 @@ def test_captioned_images(folder):
     assert sample["pixel_values"].shape == (3, 32, 32)
     assert sample["pixel_values"].abs().max() <= 1
     assert sample["text"] == "a thing, number 3"
-    pool = regions.by_column(images.column("group"))
-    assert pool.names == ("even", "odd")
-    assert pool.labels.tolist() == [0, 1] * 3
+    assert images.column("group") == ["even", "odd"] * 3
 
 
 # -- bad input
@@ -105,7 +104,7 @@ def test_regions_of_another_corpus(tmp_path):
     file, captions = tmp_path / "regions.npz", ["a", "b", "c"]
 
     def make():
-        return regions.by_column(captions)
+        return aria.Partition.from_labels(captions)
 
     pool = regions.load_or_make(file, captions, make)
     assert regions.load_or_make(file, captions, pytest.fail) == pool

@@ -1,5 +1,6 @@
 """Random-conditioning distillation: pruned students, conditions, switching, resuming; real classes, random weights."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,7 @@ torch = pytest.importorskip("torch")
 from diffusers import UNet2DConditionModel  # noqa: E402
 
 import aria_sampling as aria  # noqa: E402
-from aria_sampling.torch import RandomConditioning  # noqa: E402
-from integrations._common import models  # noqa: E402
+from integrations._common import models, regions  # noqa: E402
 from integrations._common.images import RandomImages, some_prompts  # noqa: E402
 from integrations.rc_distillation import benchmark, train  # noqa: E402
 from integrations.rc_distillation.conditions import Conditions  # noqa: E402
@@ -44,13 +44,13 @@ def test_a_student_is_the_teacher_with_blocks_removed(parts, size):
     assert (student.mid_block is None) == (size != "base")
     inputs = torch.randn(2, 4, 16, 16), torch.tensor([3, 900]), torch.randn(2, 5, 16)
     names = block_names(student, size)
-    mine = _Outputs(student, names)
-    its = _Outputs(parts.unet, [teacher_name(name, size) for name in names])
-    told = student(*inputs).sample
+    ours = _Outputs(student, names)
+    theirs = _Outputs(parts.unet, [teacher_name(name, size) for name in names])
+    found = student(*inputs).sample
     with torch.no_grad():
         wanted = parts.unet(*inputs).sample
-    assert told.shape == wanted.shape
-    distance = mine.distance(its)
+    assert found.shape == wanted.shape
+    distance = ours.distance(theirs)
     assert distance.shape == (2,)
     assert (distance > 0).all()
     distance.sum().backward()
@@ -111,16 +111,16 @@ def a_batch(n=16):
     }
 
 
-def test_rows_without_a_caption_never_switch_and_are_not_reported(parts):
-    told = {}
+def test_rows_without_a_caption_are_not_credited(parts):
+    calls = {}
 
     class Recorder:
-        def draw(self, steps, paired):
-            told.update(steps=steps, paired=paired)
-            return SimpleNamespace(mask=torch.ones(len(steps), dtype=torch.bool), items=torch.full((len(steps),), 199))
+        def draw(self, steps):
+            calls.update(steps=steps)
+            return SimpleNamespace(mask=torch.arange(len(steps)) % 2 == 0, items=torch.full((len(steps) // 2,), 199))
 
-        def observe(self, losses):
-            told.update(losses=losses)
+        def observe(self, losses, *, credit):
+            calls.update(losses=losses, credit=credit)
 
     distiller = a_distiller(parts, Recorder())
     asked = []
@@ -132,17 +132,18 @@ def test_rows_without_a_caption_never_switch_and_are_not_reported(parts):
     distiller.observe(losses)
     live = losses.live
     assert 0 < live.sum() < 16
-    assert told["paired"].tolist() == torch.arange(16)[live].tolist()
-    assert [asked[row] for row in live.nonzero()[:, 0]] == [some_prompts()[199]] * int(live.sum())
-    assert {asked[row] for row in (~live).nonzero()[:, 0]} == {""}
-    assert torch.equal(told["losses"], losses.output.detach()[live])
-    assert losses.output.shape == losses.features.shape == (16,)
+    prompts = some_prompts()
+    own_or_drawn = [prompts[row] if row % 2 else prompts[199] for row in range(16)]
+    assert asked == [text if kept else "" for text, kept in zip(own_or_drawn, live, strict=True)]
+    assert torch.equal(calls["losses"], losses.output)
+    assert torch.equal(calls["credit"], live)
+    assert losses.output.shape == losses.features.shape == calls["steps"].shape == (16,)
 
 
 def test_the_stream_and_the_losses_are_a_function_of_seed_rank_and_pass(parts):
     def run():
         allocator = aria.Allocator(aria.Partition.from_labels(torch.arange(200) % 8), target="uniform", seed=0)
-        distiller = a_distiller(parts, RandomConditioning(allocator))
+        distiller = a_distiller(parts, aria.RandomConditioning(allocator))
         found = []
         for passes in range(3):
             torch.rand(passes + 1)  # the global generator is nobody's
@@ -159,14 +160,14 @@ def test_the_stream_and_the_losses_are_a_function_of_seed_rank_and_pass(parts):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     """Stopped after 2 of 4 steps: weights, averaged weights, optimizer, allocation, and which prompts were drawn."""
-    drawn, draw = [], RandomConditioning.draw
+    drawn, draw = [], aria.RandomConditioning.draw
 
-    def recorded(self, steps, **kwargs):
-        switch = draw(self, steps, **kwargs)
+    def recorded(self, steps):
+        switch = draw(self, steps)
         drawn.append((steps.tolist(), switch.mask.tolist(), switch.items.tolist()))
         return switch
 
-    monkeypatch.setattr(RandomConditioning, "draw", recorded)
+    monkeypatch.setattr(aria.RandomConditioning, "draw", recorded)
     options = "--output_dir", tmp_path, "--embeddings", tmp_path / "embeddings.npy", "--switch_rate", 1
     whole = start(train.main, *options)
     wanted, seen = contents(tmp_path / "checkpoint-4"), drawn[:]
@@ -208,19 +209,41 @@ def test_every_size_with_pictures_and_mixed_precision(tmp_path, size):
     assert (tmp_path / "pipeline" / "unet").is_dir()
 
 
-def test_a_target_by_novelty_is_kept_with_the_run(tmp_path):
-    options = "--output_dir", tmp_path, "--novelty", 4
-    whole = start(train.main, *options)
-    (kept,) = tmp_path.glob("target-*.npy")
-    prompts, pool = some_prompts(), whole.partition
-    counts = np.bincount(pool.labels[: len(set(prompts[:75]))], minlength=pool.n_regions)
-    np.testing.assert_array_equal(np.load(kept), pool.sizes * aria.novelty(pool, counts) ** 4)
-    np.testing.assert_allclose(whole.target, np.load(kept) / np.load(kept).sum())
-    assert whole.target[counts == 0].sum() > pool.sizes[counts == 0].sum() / pool.n_items
-    again = start(train.main, *options, "--resume_from_checkpoint", tmp_path / "checkpoint-2")
-    assert again.digest() == whole.digest()
-    with pytest.raises(aria.StateError, match="target"):
-        start(train.main, "--output_dir", tmp_path, "--novelty", 2, "--resume_from_checkpoint", "latest")
+def test_the_default_draws_what_the_images_do_not_cover(tmp_path):
+    allocator = start(train.main, "--output_dir", tmp_path)
+    pool, coverage = allocator.partition, allocator.coverage
+    assert coverage == aria.Coverage(pool, items=range(75))
+    bare = coverage.counts == 0
+    assert allocator.probabilities[bare].sum() > pool.sizes[bare].sum() / pool.n_items
+    (kept,) = tmp_path.glob("coverage-*.npz")
+    assert np.array_equal(aria.Coverage.load(kept, pool).uncovered, coverage.uncovered)
+
+
+@pytest.mark.parametrize(("name", "policy"), [("pool", aria.PoolPolicy), ("uniform", aria.UniformPolicy)])
+def test_the_controls_know_of_no_images(tmp_path, name, policy):
+    allocator = start(train.main, "--output_dir", tmp_path, "--policy", name, "--max_train_steps", 1)
+    assert isinstance(allocator.policy, policy)
+    assert allocator.coverage is None
+    assert not list(tmp_path.glob("coverage-*"))
+
+
+def test_coverage_counts_captions_that_are_not_in_the_pool(parts, tmp_path):
+    prompts = some_prompts()
+    pool = regions.by_embedding(prompts, 12, parts)
+    images = [prompts[3], prompts[3], "a purple cat in snow"]
+    coverage = regions.covered(tmp_path, pool, prompts, images, parts)
+    assert coverage == aria.Coverage(pool, items=[3, 3], embeddings=regions.embed(images[2:], parts))
+    assert coverage.counts.sum() == 3
+    assert regions.covered(tmp_path, pool, prompts, images, without_models(parts)) == coverage  # read from its file
+    other = regions.covered(tmp_path, pool, prompts, images[:2], without_models(parts))  # of other images: made anew
+    assert other == aria.Coverage(pool, items=[3, 3])
+
+
+def without_models(parts):
+    """The same parts, of which none can be used."""
+    parts = copy.copy(parts)
+    parts.text_encoder = parts.tokenizer = None
+    return parts
 
 
 def test_a_checkpoint_of_another_pool_is_refused(tmp_path):

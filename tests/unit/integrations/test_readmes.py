@@ -1,10 +1,10 @@
-"""The diffs that the integrations' READMEs open with: short, and what the scripts beside them say."""
+"""The diffs at the top of the integrations' READMEs: short, and equal to the scripts beside them."""
 
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2] / "integrations"
+ROOT = Path(__file__).parents[3] / "integrations"
 MOST = {"transformers_trainer": 15, "lightning": 15, "webdataset_streaming": 15}
 
 

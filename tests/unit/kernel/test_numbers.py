@@ -211,18 +211,30 @@ def test_a_region_without_a_share_is_never_drawn_not_even_the_last_one(u):
             assert counts[p == 0].sum() == 0
 
 
-def pool_of(target, seed=1):
-    """What `_kernel.draw` is to be given for a pool of 9 items a region, with shares as the target says."""
+def pool_of(target, seed=1, off=0.0):
+    """A function that draws n rows from a pool of 9 items a region, with shares as the target says.
+
+    `off` is by how much the mass of the last block exceeds the sum of its regions.
+    """
     target = np.asarray(target, dtype=float)
     n_regions = len(target)
     q = np.concatenate([target, np.zeros(-n_regions % 64)])
     held, sums, ring = np.flatnonzero(target), _kernel.block_sums(q), np.zeros((2, n_regions + 1), np.int32)
     cursors = np.zeros(n_regions, np.int64), np.full(n_regions, -1)
     _kernel.link(held, *cursors, *ring)
-    shares = q, sums, np.zeros(n_regions), q.copy(), sums.copy(), np.zeros_like(sums), 1.0, 0.2
+    masses = sums + off * (np.arange(len(sums)) == len(sums) - 1)
+    shares = q, masses, np.zeros(n_regions), q.copy(), sums, np.zeros_like(sums), 1.0, 0.2
     fixed = 0, int(held[-1]), 9 * np.arange(n_regions + 1), *shares, *cursors, *ring
     clock = np.zeros(2, np.int64)
     return lambda n: _kernel.draw(seed, int(clock[0]), n, *fixed, clock)
+
+
+def test_mass_that_no_region_has_goes_to_the_last_one_with_a_share():
+    for n_regions in (11, 65, 130):  # the last region with a share is in the last block, in the one before, or earlier
+        target = np.zeros(n_regions)
+        target[3] = 1.0
+        _, regions, *_ = pool_of(target, off=0.5)(100)
+        assert (regions == 3).all()
 
 
 @given(st.integers(0, 2**32), st.integers(1, 140), st.integers(1, 200))

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 import aria_sampling as aria
-from aria_sampling.torch import AriaSampler
+from aria_sampling.torch import AriaSampler, RegionMixture
 from tests.unit.torch.common import BATCH, build, expected, loss, make, train
 
 EPOCHS, BATCHES = 3, 6
@@ -155,6 +155,15 @@ def test_a_sampler_needs_an_allocator(allocator):
 def test_a_sampler_refuses(settings, words):
     with pytest.raises(ValueError, match=words):
         build(**settings)
+
+
+def test_coverage_that_is_known_only_as_rows_come_is_refused():
+    """Here and in a mixture: nobody tells them of these rows."""
+    allocator = make(coverage=aria.Coverage.online(make().partition))
+    with pytest.raises(ValueError, match=r"which an AriaSampler does not know: .*Coverage\(partition, items=...\)"):
+        allocator.sampler(batch_size=2, num_samples=4)
+    with pytest.raises(ValueError, match=r"which a RegionMixture does not know"):
+        RegionMixture({name: [1] for name in "abcdef"}, allocator)
 
 
 @pytest.mark.parametrize("rows", [None, 0, 60])

@@ -256,6 +256,23 @@ def test_a_round_closed_behind_the_samplers_back():
         sampler.observe(index, loss(index))
 
 
+def test_rounds_of_another_face_are_left_to_it():
+    sampler, _ = build(lag=1)
+    mixture = RegionMixture({name: range(9) for name in "abcdef"}, sampler.allocator)
+    switch = aria.RandomConditioning(sampler.allocator, schedule=aria.ConstantSwitch(1.0))
+    s = switch.draw([10, 500, 990])
+    for call in (
+        lambda: sampler.observe(s.items, [1.0] * 3),
+        sampler.step,
+        lambda: mixture.observe(s.regions, [1.0] * 3),
+        mixture.step,
+    ):
+        with pytest.raises(RuntimeError, match=r"\(\) of round 0, which something else drew from this allocator"):
+            call()
+    switch.observe([0.1, 0.2, 0.3])
+    assert sampler.allocator.round == 1
+
+
 # ------------------------------------------------------------------------------ weights
 
 
