@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -218,7 +219,7 @@ def kernel_sources():
 
 
 def compile_kernel():
-    """Compile what changed of the kernel since the last time, and put it beside its sources."""
+    """Compile the kernel and put it beside its sources; nanobind's part is compiled the first time only."""
     say("compiling the kernel")
     stamp = {**read_stamp(), "kernel": kernel_sources()}
     must([*pip(), "--no-deps", "--no-build-isolation", "-e", "."], WITHOUT, **building())
@@ -248,9 +249,14 @@ def building():
         shutil.rmtree(str(BUILD_FOLDER), ignore_errors=True)
         BUILD_FOLDER.mkdir()
         noted.write_text(compiler)
-    for objects in BUILD_FOLDER.glob("*/CMakeFiles/_core.dir/*.o*"):
-        objects.unlink()  # Ninja goes by dates, and a source that was put back has an old one
+    forget_objects()
     return environment
+
+
+def forget_objects():
+    """Have the kernel's own files compiled again: Ninja goes by dates, and a source that was put back has an old one."""
+    for path in BUILD_FOLDER.glob("**/CMakeFiles/_core.dir/*.o*"):
+        path.unlink()
 
 
 def find_compiler(names):
@@ -334,9 +340,7 @@ def build(extra):
     if extra:
         return fail("build takes no arguments, got {}".format(" ".join(extra)))
     compile_kernel()
-    check = (
-        "from aria_sampling import _kernel as k; print('in use: the', 'compiled' if k.COMPILED else 'Python', 'kernel')"
-    )
+    check = "from aria_sampling import _kernel; print('the compiled kernel is in use:', _kernel.COMPILED)"
     return run([str(venv_python()), "-W", "error", "-c", check])
 
 
@@ -347,8 +351,10 @@ def sanitize(extra):
         say("SKIPPED: the sanitizers take Linux and g++ or clang++")
         return 0
     clang = "clang" in answer([compiler, "--version"])
-    runtime = answer([compiler, "-print-file-name=" + ("libclang_rt.asan.so" if clang else "libasan.so")])
-    if not os.path.isabs(runtime):
+    names = ["libclang_rt.asan.so", f"libclang_rt.asan-{platform.machine()}.so"] if clang else ["libasan.so"]
+    found = [answer([compiler, "-print-file-name=" + name]) for name in names]
+    runtime = next(filter(os.path.isabs, found), None)  # without a folder it is the name that was asked for
+    if runtime is None:
         say(f"SKIPPED: {compiler} comes without the run-time library of its address sanitizer")
         return 0
     folder = BUILD_FOLDER / "sanitize"
@@ -365,6 +371,7 @@ def sanitize(extra):
         "-Dnanobind_DIR=" + answer([str(venv_python()), "-m", "nanobind", "--cmake_dir"]),
     ]
     must(configure)
+    forget_objects()
     must([tool("cmake"), "--build", str(folder / "objects")])
     must([tool("cmake"), "--install", str(folder / "objects"), "--prefix", str(folder / "src")])
     environment = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, IntArray
 from aria_sampling._check import as_array, float_vector, real
 
@@ -36,7 +37,7 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
             )
         target = named[target]
     if as_array("target", target, "a name, a number, or one share a region").ndim == 0:
-        raw = sizes ** real("target", target, low=0, high=1)
+        raw = _power(sizes, real("target", target, low=0, high=1))
     else:
         raw = float_vector("target", target, length=len(sizes))
         if not (np.isfinite(raw).all() and (raw >= 0).all() and raw.any()):
@@ -51,6 +52,11 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
 
 
 _EPSILON = 2.0**-52
+
+
+def _power(x: FloatArray, exponent: float) -> FloatArray:
+    """Return x**exponent, the same bits on every machine: libraries differ in the last ones of a general power."""
+    return x**exponent if exponent in (0.0, 0.5, 1.0) else _kernel.exp(exponent * _kernel.log(x))
 
 
 def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray:

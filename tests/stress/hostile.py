@@ -96,7 +96,7 @@ TENSORS = [
     torch.ones(8, dtype=torch.bfloat16), torch.ones(8, dtype=torch.complex64), torch.ones(8, dtype=torch.bool),
     torch.ones(8, requires_grad=True), torch.ones(3).to_sparse(), torch.full((8,), 2**62), torch.full((8,), -7),
 ]  # fmt: skip
-STATES = [{"schema": 1}, {"schema": 2}, {"schema": 3}, {1: 2}, {"schema": None}, {"epoch": 1}, [{}], {"allocator": {}}]
+STATES = [{"schema": 1}, {"schema": 4}, {"schema": 5}, {1: 2}, {"schema": None}, {"epoch": 1}, [{}], {"allocator": {}}]
 VALUES = [*NUMBERS, *OTHERS, *ARRAYS, *TENSORS, *STATES]
 MADE_UP = st.one_of(
     st.integers(-3, 3),
@@ -125,20 +125,39 @@ class Call:
     also: tuple[type[Exception], ...] = ()
 
 
-def begun(lag: int = 1) -> aria.Allocator:
+POOL = aria.Partition.from_labels(small_pool().labels, centers=np.random.default_rng(0).normal(size=(6, 3)))
+
+
+def begun(lag: int = 1, **settings: Any) -> aria.Allocator:
     """An allocator with three closed rounds and one open one."""
-    allocator = aria.Allocator(small_pool(), target="uniform", lag=lag, estimator=aria.Ema())
+    allocator = aria.Allocator(POOL, target="uniform", lag=lag, estimator=aria.Ema(), **settings)
+    came = {"present": [0, 1]} if allocator.coverage is not None and allocator.coverage.is_online else {}
     for _ in range(3):
-        draw = allocator.draw(8)
+        draw = allocator.draw(8, **came)
         allocator.observe(draw.regions, 1.0 + draw.regions)
         allocator.step()
-    allocator.draw(8)
+    allocator.draw(8, **came)
     return allocator
+
+
+def online() -> aria.Allocator:
+    """The same with online coverage."""
+    return begun(coverage=aria.Coverage.online(POOL, half_life=5.0))
+
+
+def static() -> aria.Allocator:
+    """The same with static coverage."""
+    return begun(coverage=aria.Coverage(POOL, items=[0, 1, 1]))
+
+
+def fresh() -> aria.Allocator:
+    """An allocator that has not begun."""
+    return aria.Allocator(POOL, estimator=aria.Ema(), seed=3)
 
 
 def sampler() -> Any:
     """A sampler in its second batch, and the indices of that batch."""
-    it = aria.Allocator(small_pool(), lag=1).sampler(batch_size=8, num_samples=40)
+    it = aria.Allocator(POOL, lag=1).sampler(batch_size=8, num_samples=40)
     rows = iter(it)
     first = [next(rows) for _ in range(8)]
     it.observe(first, np.ones(8))
@@ -146,12 +165,14 @@ def sampler() -> Any:
     return it, second
 
 
-def switcher(kind: Any) -> Any:
-    """A random conditioning with an open batch of eight."""
-    it = kind(aria.Allocator(small_pool(), lag=1), schedule=aria.ConstantSwitch(0.5))
-    it.draw(np.arange(8) * 100)
-    it.observe(np.ones(8))
-    it.draw(np.arange(8) * 50)
+def switcher(form: Callable[[Any], Any], coverage: aria.Coverage | None = None) -> Any:
+    """A random conditioning with an open batch of eight, on arrays or on tensors."""
+    allocator = aria.Allocator(POOL, lag=1, coverage=coverage)
+    it = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.5))
+    own = {} if coverage is None else {"paired": form(np.arange(8) * 5 - 1)}
+    it.draw(form(np.arange(8) * 100), **own)
+    it.observe(form(np.ones(8)))
+    it.draw(form(np.arange(8) * 50), **own)
     return it
 
 
@@ -160,8 +181,18 @@ def mixture() -> Any:
     it = faces.RegionMixture({"a": range(9), "b": range(50)}, batch_size=8, num_samples=40)
     rows = iter(it)
     it.observe([next(rows)[0] for _ in range(8)], np.ones(8))
-    next(rows)
+    for _ in range(8):
+        next(rows)
     return it
+
+
+LOADER = object()
+
+
+def attach(it: Any, *, loader: Any, overlap: Any) -> Any:
+    """Attach a loader, in place of `LOADER` one of the sampler's own."""
+    own = torch.utils.data.DataLoader(range(60), 8, sampler=it)
+    return it.attach(own if loader is LOADER else loader, overlap=overlap)
 
 
 def history() -> Any:
@@ -171,62 +202,62 @@ def history() -> Any:
     return it
 
 
-class Profile:
-    """A timestep profile with its state, which is a value apart."""
+def prepared(make: Callable[[], Any], act: Callable[..., Any]) -> Callable[[], tuple[Any, Callable[..., Any]]]:
+    """What makes an object, and a function that acts on it."""
 
-    def __init__(self):
-        self.it = aria.TimestepProfile(num_train_timesteps=400, n_bins=5)
-        self.state = self.it.update(self.it.init(), [0, 100, 399], [1.0, 2.0, 3.0])
+    def prepare():
+        owner = make()
+        return owner, functools.partial(act, owner)
 
-    def __getattr__(self, name):
-        return functools.partial(getattr(self.it, name), self.state)
+    return prepare
 
 
-def method(make: Callable[[], Any], name: str, /, *, also=(), **good: Any) -> Call:
+def method(make: Callable[[], Any], name: str, called: str = "", /, **good: Any) -> Call:
     def prepare():
         owner = make()
         return owner, getattr(owner, name)
 
-    owner = type(make()).__name__
-    return Call(f"{owner}.{name}", prepare, good, also)
+    return Call(called or f"{type(make()).__name__}.{name}", prepare, good)
 
 
-def function(value: Callable[..., Any], name: str = "", **good: Any) -> Call:
+def function(value: Callable[..., Any], name: str = "", /, **good: Any) -> Call:
     return Call(name or getattr(value, "__qualname__", str(value)), lambda: (None, value), good)
 
 
 RUNTIME = (RuntimeError,)
-POOL = small_pool()
-POLICY = [aria.Proportional, aria.Softmax, aria.Minimax, aria.Reducible, aria.Mixture]
-POLICY_ARGUMENTS = [
-    {"exponent": 1.0},
-    {"temperature": 1.0},
-    {"step_size": 0.1, "scale": 1.0, "reference": 0.0},
-    {"reference": 0.0, "least": 0.1},
-    {"policies": (aria.Proportional(),), "weights": (1.0,)},
+POLICIES = [
+    (aria.Proportional, {"exponent": 1.0}),
+    (aria.GroupDRO, {"step_size": 0.1, "scale": 1.0, "reference": 0.0}),
+    (aria.Reducible, {"reference": 0.0, "least": 0.1}),
 ]
 
 
 def calls() -> list[Call]:
     """Every public constructor and method that takes arguments."""
     one, rows = sampler()
-    losses, regions = np.ones(8), np.arange(8) % 6
-    numpy_switch, torch_switch = (
-        (lambda: switcher(aria.RandomConditioning)),
-        (lambda: switcher(faces.RandomConditioning)),
-    )
-    options = {"estimator": aria.Ema(), "policy": aria.Proportional(), "floor": 0.2, "target": "pool", "max_gap": 4}
-    options |= {"max_repeat": 5.0, "correction": 1.0, "present_weight": 2.0, "present_rate": 0.1, "seed": 0, "lag": 0}
+    losses, regions, items = np.ones(8), np.arange(8) % 6, np.array([0, 1, 1])
+    options = {"coverage": aria.Coverage(POOL, items=items), "estimator": aria.Ema(), "policy": aria.Proportional()}
+    options |= {"exploration": 0.2, "target": "pool", "max_repeat": 5.0, "seed": 0, "lag": 0}
     ranks = {"num_replicas": 1, "rank": 0, "check_every": 8}
-    steps = np.arange(8) * 50
+    kernel = {"weight": 10.0, "power": 4.0, "length_scale": 1.0, "noise": 1.0}
+    mixed = mixture().allocator.open_rounds[0].regions
+    steps, mask = np.arange(8) * 50, np.arange(8) % 2 == 0
     found = [
         function(aria.Allocator, partition=POOL, **options),
-        method(begun, "draw", n=8, present=regions),
-        method(begun, "skip", present=regions),
+        method(begun, "draw", n=8, data_rows=4),
+        method(static, "draw", "Allocator.draw, static coverage", n=8, data_rows=4),
+        method(online, "draw", "Allocator.draw, online coverage", n=8, data_rows=4, present=regions),
         method(begun, "observe", regions=regions, losses=losses),
+        method(begun, "close_round", regions=regions, losses=losses),
         method(begun, "certificate", drift=0.1, sigma=1.0, alpha=0.05),
         method(begun, "load_state_dict", state=begun().state_dict()),
-        method(begun, "sampler", batch_size=8, num_samples=40, num_replicas=2, rank=1, check_every=64),
+        method(online, "load_state_dict", "Allocator.load_state_dict, online coverage", state=online().state_dict()),
+        method(fresh, "adopt", state=begun().state_dict(), partition=POOL, mapping=np.arange(6)),
+        method(fresh, "sampler", batch_size=8, num_samples=40, num_replicas=2, rank=1, check_every=64),
+        Call("Allocator.lag", prepared(fresh, lambda it, *, lag: setattr(it, "lag", lag)), {"lag": 3}),
+        function(aria.Coverage, partition=POOL, items=items, embeddings=np.ones((2, 3)), **kernel),
+        function(aria.Coverage, "Coverage, counts", partition=POOL, counts=np.arange(6), **kernel),
+        function(aria.Coverage.online, partition=POOL, half_life=9.0, weight=1.0),
         function(aria.History, allocator=begun(), every=3, max_records=8),
         method(history, "metrics", name="ess"),
         method(history, "load_state_dict", state=history().state_dict()),
@@ -240,38 +271,43 @@ def calls() -> list[Call]:
         function(aria.Ema, rate=0.1, per="visit"),
         function(aria.EmaBank, half_lives=(2.0, 9.0), discount=0.1, clip=9.0),
         function(aria.Feedback.from_rows, regions=regions, losses=losses, n_regions=6),
-        function(aria.TimestepProfile, num_train_timesteps=100, n_bins=5, rate=0.1),
-        method(Profile, "update", timesteps=steps, losses=losses, weights=losses),
-        method(Profile, "expected", timesteps=steps),
-        method(Profile, "ratio", timesteps=steps, losses=losses),
-        method(Profile, "control_variate", timesteps=steps, losses=losses, coefficient=1.0),
-        *(function(kind, **good) for kind, good in zip(POLICY, POLICY_ARGUMENTS, strict=True)),
+        function(aria.TimestepProfile, n_bins=5, rate=0.1),
+        *(function(kind, **good) for kind, good in POLICIES),
         function(aria.ExponentialSwitch, rate=5.0),
         function(aria.SigmoidSwitch, steepness=3.0, midpoint=0.5),
         function(aria.ConstantSwitch, probability=0.5),
-        function(aria.RandomConditioning, allocator=begun(), schedule=aria.ConstantSwitch(0.5), num_train_timesteps=9),
-        method(numpy_switch, "draw", timesteps=steps, paired=steps // 10),
-        method(numpy_switch, "observe", losses=losses),
-        method(numpy_switch, "load_state_dict", state=numpy_switch().state_dict()),
-        function(faces.AriaSampler, allocator=begun(), batch_size=8, num_samples=40, drop_last=False, **ranks),
-        method(lambda: sampler()[0], "observe", indices=rows, losses=losses),
+        function(aria.RandomConditioning, allocator=begun(), schedule=aria.ConstantSwitch(0.5), num_train_timesteps=9,
+                 normalise=True, check_every=8),
+        method(lambda: sampler()[0], "observe", indices=rows, losses=losses, credit=mask,
+               regions=POOL.regions_of(rows)),
         method(lambda: sampler()[0], "weights", indices=rows),
         method(lambda: sampler()[0], "set_epoch", epoch=3),
-        method(lambda: sampler()[0], "deal", num_replicas=1, rank=0),
+        method(lambda: sampler()[0], "shard", num_replicas=1, rank=0),
         method(lambda: sampler()[0], "load_state_dict", state=one.state_dict()),
-        function(faces.RandomConditioning, "torch.RandomConditioning", allocator=begun(),
-                 schedule=aria.ConstantSwitch(0.5), num_train_timesteps=9, normalise=True, check_every=8),
-        method(torch_switch, "draw", timesteps=steps, paired=steps // 10),
-        method(torch_switch, "observe", losses=losses),
-        method(torch_switch, "load_state_dict", state=torch_switch().state_dict()),
+        Call("AriaSampler.attach", prepared(lambda: fresh().sampler(batch_size=8, num_samples=40), attach),
+             {"loader": LOADER, "overlap": False}),
+        function(faces.AriaSampler, allocator=begun(), batch_size=8, num_samples=40, drop_last=False,
+                 data_rows_per_batch=3, **ranks),
         function(faces.RegionMixture, sources={"a": range(3)}, allocator=None, batch_size=8, num_samples=40, **ranks),
-        method(mixture, "observe", regions=regions % 2, losses=losses),
-        method(mixture, "weights", regions=regions % 2),
+        method(mixture, "observe", regions=mixed, losses=losses),
+        method(mixture, "weights", regions=mixed),
         method(mixture, "load_state_dict", state=mixture().state_dict()),
         function(faces.lag_for, loader=torch.utils.data.DataLoader(range(8))),
         function(faces.dataloader, dataset=range(60), allocator=aria.Allocator(POOL), batch_size=8, num_samples=40),
     ]  # fmt: skip
+    for name, form in (("arrays", np.asarray), ("tensors", torch.as_tensor)):
+        plain = functools.partial(switcher, form)
+        paired = functools.partial(switcher, form, aria.Coverage.online(POOL))
+        noise, own = form(np.linspace(0, 1, 8)), form(steps // 10)
+        found += [
+            method(plain, "draw", f"RandomConditioning.draw, {name}", timesteps=form(steps)),
+            method(plain, "draw", f"RandomConditioning.draw, noise, {name}", noise=noise),
+            method(paired, "draw", f"RandomConditioning.draw, paired, {name}", timesteps=form(steps), paired=own),
+            method(plain, "observe", f"RandomConditioning.observe, {name}", losses=form(losses), credit=form(mask)),
+            method(plain, "load_state_dict", f"RandomConditioning.load_state_dict, {name}", state=plain().state_dict()),
+        ]
     for call in found:
-        if call.name.split(".")[-1] in ("draw", "skip", "observe", "weights", "deal"):
+        what = call.name.split(",")[0].split(".")[-1]
+        if what in ("draw", "observe", "close_round", "weights", "shard", "attach", "adopt"):
             call.also = RUNTIME
     return found

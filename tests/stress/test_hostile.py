@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from tests.stress.hostile import ANYTHING, VALUES, Profile, calls
+from tests.stress.hostile import ANYTHING, VALUES, calls
 
 CALLS = calls()
 EVERY = 4  # of the values, in the default suite; which ones differs from argument to argument
@@ -24,14 +24,20 @@ def look(owner):
     """All of an object that may not change when a call of it fails."""
     if owner is None:
         return None
-    if isinstance(owner, Profile):
-        return {name: array.tolist() for name, array in owner.state.items()}
     allocator = getattr(owner, "allocator", owner)
-    open_rounds = [(draw.round, draw.items.tolist()) for draw in allocator.open_rounds]
-    waiting = len(owner._inbox.waiting) if hasattr(owner, "_inbox") else 0
-    parts = len(getattr(owner, "_parts", ()))
-    ahead = {name: array.tolist() for name, array in allocator._ahead.to_state().items()}
-    return copy.deepcopy(owner.state_dict()), allocator.digest(), open_rounds, waiting, parts, ahead
+    rounds = [
+        (opened.draw.round, opened.draw.items.tolist(), len(opened.reports), reported(opened.context))
+        for opened in allocator.rounds
+    ]
+    ahead = allocator._drawer
+    cursors = [ahead._visits.tolist(), ahead._last.tolist(), ahead._clock.tolist(), ahead._data.tolist()]
+    shares = allocator.probabilities.tolist()
+    return copy.deepcopy(owner.state_dict()), allocator.digest(), allocator.lag, rounds, cursors, shares
+
+
+def reported(batch):
+    """What a face has noted of a batch."""
+    return batch is None, getattr(batch, "report", None) is None, getattr(batch, "n", 0)
 
 
 def attempt(call, arguments):
@@ -111,7 +117,7 @@ def test_it_is_noticed_if_a_call_that_fails_has_changed_something(error):
         owner, _ = call.make()
 
         def target(**_):
-            owner._ahead.visits[0] += 1
+            owner._drawer._visits[0] += 1
             raise error("and it said that nothing was changed")
 
         return owner, target
