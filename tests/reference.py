@@ -1,7 +1,7 @@
 """A slow, obvious allocator to hold the fast one against.
 
-Plain Python numbers, lists and loops, written from the design ("Semantics", laws 1-3, theory 1, 3, 4.7, 5)
-and not from the library. Nothing is updated in place: whatever is wanted is worked out anew from the whole
+Plain Python numbers, lists and loops, written from the design (two-level draw, objective, lag determinism; theory 1, 3,
+4.7, 5) and not from the library. Nothing is updated in place: whatever is wanted is worked out anew from the whole
 history of rounds, so there is no state to get wrong. It shares the library's random words and its keyed
 bijection, so that draws can be compared item by item.
 """

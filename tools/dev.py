@@ -254,7 +254,7 @@ def building():
 
 
 def forget_objects():
-    """Have the kernel's own files compiled again: Ninja goes by dates, and a source that was put back has an old one."""
+    """Have the kernel compiled again: Ninja goes by dates, and a source that was put back has an old one."""
     for path in BUILD_FOLDER.glob("**/CMakeFiles/_core.dir/*.o*"):
         path.unlink()
 

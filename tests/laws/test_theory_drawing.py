@@ -11,7 +11,7 @@ import aria_sampling as aria
 from aria_sampling import bounds
 from aria_sampling._kernel import link, reference
 from tests.feeding import after
-from tests.laws.test_law1_draw import pieces, systematic_counts
+from tests.laws.test_two_level_draw import pieces, systematic_counts
 
 SEEDS = st.integers(0, 2**32)
 

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 
 import aria_sampling as aria
-from aria_sampling.torch import RandomConditioning
 from tests.stress.killing import kill_group, server
 
 ITEMS, REGIONS, BATCH, EPOCH, STEPS = 300, 8, 12, 118, 50  # the last batch of an epoch has 10 rows
@@ -53,13 +52,17 @@ class Member:
         self.job, self.rank, self.folder = job, rank, folder
         pool = aria.Partition.from_labels(np.arange(ITEMS) % REGIONS)
         seed = 7 + (job.fault == "another seed" and rank == job.bad_rank)
-        self.allocator = aria.Allocator(pool, target="uniform", seed=seed, lag=job.lag)
+        coverage = aria.Coverage(pool, items=[0, 8, 16, 1])
+        if job.kind == "conditioning":
+            coverage = aria.Coverage.online(pool, half_life=30.0)
+        self.allocator = aria.Allocator(pool, coverage=coverage, seed=seed, lag=job.lag)
         if job.kind == "sampler":
             options = {"num_replicas": job.world, "rank": rank}
             self.face = self.allocator.sampler(batch_size=BATCH, num_samples=EPOCH, check_every=25, **options)
         else:
             schedule = aria.ConstantSwitch(0.5)
-            self.face = RandomConditioning(self.allocator, schedule=schedule, num_train_timesteps=STEPS, check_every=25)
+            options = {"num_train_timesteps": STEPS, "check_every": 25}
+            self.face = aria.RandomConditioning(self.allocator, schedule=schedule, **options)
         self.round = 0
         self.saved = folder / "checkpoint.pt"
         if self.saved.exists():
@@ -95,7 +98,7 @@ class Member:
         if self.job.fault in ("killed", "frozen"):
             os.kill(os.getpid(), signal.SIGKILL if self.job.fault == "killed" else signal.SIGSTOP)
         elif self.job.fault == "diverged":
-            self.allocator._progress.dropped += 1  # a single bit of the state of this rank flips
+            self.allocator._progress.counters[2] ^= 1  # a single bit of the state of this rank flips
 
     indices = iter(())
 
@@ -128,7 +131,7 @@ class Member:
         cuts = np.sort(source.integers(0, BATCH + 1, 3)) if self.round % 3 else np.arange(1, 4) * BATCH // 4
         ends = [0, *cuts[:: 4 // self.job.world][: self.job.world - 1].tolist(), BATCH]
         mine = slice(ends[self.rank], ends[self.rank + 1])
-        self.face.draw(steps[mine], paired=own[mine])
+        self.face.draw(torch.tensor(steps[mine]), paired=torch.tensor(own[mine]))
         losses = np.array([self.loss(item) for item in own[mine]], np.float32)
         if self.round % 11 == 3:
             self.face.step()

@@ -48,8 +48,10 @@ def labels():
 
 
 def make():
-    allocator = aria.Allocator(aria.Partition.from_labels(labels()), target="uniform", lag=LAG, seed=11)
-    return allocator.sampler(batch_size=BATCH, num_samples=EPOCH)
+    pool = aria.Partition.from_labels(labels())
+    coverage = aria.Coverage(pool, items=np.arange(0, ITEMS, 5))
+    allocator = aria.Allocator(pool, coverage=coverage, target="uniform", lag=LAG, seed=11)
+    return allocator.sampler(batch_size=BATCH, num_samples=EPOCH, data_rows_per_batch=3)
 
 
 def soak(rounds: int, chunk: int) -> Soak:
@@ -89,7 +91,7 @@ def check(report: Soak, sampler, state: dict, drawn) -> None:
     rounds = report.rounds[-1]
     expected = rounds // 63 * EPOCH + rounds % 63 * BATCH
     report.rows = int(drawn.sum())
-    visits = np.frombuffer(state["allocator"]["cursors"]["visits"]["data"], "<i8")
+    visits = np.frombuffer(state["allocator"]["draws"]["visits"]["data"], "<i8")
     by_region = np.bincount(pool.labels, drawn, REGIONS).astype(np.int64)
     most, least = (np.array([f(drawn[pool.items_of(k)]) for k in range(REGIONS)]) for f in (np.max, np.min))
     cycles = by_region // pool.sizes
@@ -102,7 +104,8 @@ def check(report: Soak, sampler, state: dict, drawn) -> None:
         "visits of every region are its rows": np.array_equal(visits, by_region),
         "items come equally often, to within the cycle that has begun": (least == cycles).all()
         and (most == cycles + (by_region % pool.sizes > 0)).all(),
-        "shares sum to 1 and keep to the floor": abs(allocator.probabilities.sum() - 1) < 1e-12
+        "draw counts are those of the state": np.array_equal(allocator.draw_counts, visits),
+        "shares sum to 1 and keep to the exploration": abs(allocator.probabilities.sum() - 1) < 1e-12
         and (allocator.probabilities >= 0.2 * allocator.target * (1 - 1e-12)).all(),
         "a state loaded elsewhere is the same": fresh.allocator.digest() == allocator.digest(),
         "nothing is kept open": allocator.round + len(allocator.open_rounds) <= rounds + LAG,

@@ -17,7 +17,7 @@ from tests.stress.hostile import ANYTHING, VALUES, calls
 
 CALLS = calls()
 EVERY = 4  # of the values, in the default suite; which ones differs from argument to argument
-MADE_UP = 20  # combinations of arguments
+MADE_UP = 10  # combinations of arguments
 
 
 def look(owner):

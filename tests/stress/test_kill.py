@@ -25,20 +25,26 @@ def in_full(outcome):
     return "\n".join([*outcome.problems[:3], *map(str, outcome.kills)])
 
 
-@pytest.mark.parametrize("mode", FEW)
+def rest_is_slow(cases, quick):
+    """The cases, of which all but one are left out of the default suite."""
+    return [case if case == quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize("mode", rest_is_slow(FEW, "conditioning"))
 def test_kills_at_named_points(mode):
     outcome = campaign(Plan(mode, rounds=24), points=FEW[mode])
     assert not outcome.problems, in_full(outcome)
     assert [kill["asked"] for kill in outcome.kills] == [point for point, _ in FEW[mode]]
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments():
     outcome = campaign(Plan("loader", seed=1), random_kills=4, seed=1)
     assert not outcome.problems, in_full(outcome)
     assert len(outcome.kills) == 4
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", rest_is_slow(PLANTS, "late state"))
 def test_the_campaign_notices(plant):
     """Each way to get resuming wrong is found, or the two tests above mean nothing."""
     outcome = campaign(Plan("loader", rounds=24, plant=plant), points=[("write", 3), ("reported", 4)])

@@ -12,7 +12,7 @@ needs_fork = "forkserver" not in multiprocessing.get_all_start_methods()
 pytestmark = pytest.mark.skipif(needs_fork, reason="processes are forked here")
 
 
-@pytest.mark.parametrize(("kind", "world"), [("sampler", 2), ("conditioning", 4)])
+@pytest.mark.parametrize(("kind", "world"), [("sampler", 2), pytest.param("conditioning", 4, marks=pytest.mark.slow)])
 def test_equal_on_any_number_of_ranks(kind, world):
     """One rank is late at random; others report NaN, half a batch, or nothing."""
     report = same_digests([Job(kind, n, 120, every=20, late_rank=n - 1) for n in (1, world)])
@@ -20,6 +20,7 @@ def test_equal_on_any_number_of_ranks(kind, world):
     assert report["compared"] == 6 * (1 + world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_rank_that_is_lost(fault):
     """The others end with an error, though one of them waits for a rank that will never answer, and the job resumes."""
@@ -29,7 +30,7 @@ def test_a_rank_that_is_lost(fault):
     assert report["checkpoint"] == 30
 
 
-@pytest.mark.parametrize("fault", ["diverged", "another seed"])
+@pytest.mark.parametrize("fault", ["diverged", pytest.param("another seed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_that_come_apart(kind, fault, tmp_path):
     """One flipped bit, or a seed of its own: both ranks end with an error that names the odd one."""

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import aria_sampling as aria
-from aria_sampling.torch import RandomConditioning, RegionMixture, lag_for
+from aria_sampling.torch import RegionMixture, lag_for
 
 ITEMS, REGIONS, WIDTH = 240, 6, 5
 BATCH, EPOCH = 10, 95  # the last batch of an epoch has 5 rows
@@ -113,17 +113,19 @@ class Job:
         pool = aria.Partition.from_labels(labels)
         self.loader = None
         if plan.mode == "conditioning":
-            self.allocator = aria.Allocator(pool, target="uniform", seed=plan.seed, lag=1)
+            coverage = aria.Coverage.online(pool, half_life=20.0)
+            self.allocator = aria.Allocator(pool, coverage=coverage, target="uniform", seed=plan.seed, lag=1)
             schedule = aria.ConstantSwitch(0.6)
-            self.face = RandomConditioning(self.allocator, schedule=schedule, num_train_timesteps=100)
+            self.face = aria.RandomConditioning(self.allocator, schedule=schedule, num_train_timesteps=100)
         elif plan.mode == "mixture":
             pool = aria.Partition.from_labels(np.arange(REGIONS))
             self.allocator = aria.Allocator(pool, target="uniform", seed=plan.seed, lag=1)
             sources = {str(region): Stream(self.rows, region) for region in range(REGIONS)}
             self.face = RegionMixture(sources, self.allocator, batch_size=BATCH, num_samples=EPOCH // BATCH * BATCH)
         else:
-            self.allocator = aria.Allocator(pool, target="uniform", seed=plan.seed, lag=LAG)
-            self.face = self.allocator.sampler(batch_size=BATCH, num_samples=EPOCH)
+            coverage = aria.Coverage(pool, items=np.arange(0, ITEMS, 7) // 2)
+            self.allocator = aria.Allocator(pool, coverage=coverage, seed=plan.seed, lag=LAG)
+            self.face = self.allocator.sampler(batch_size=BATCH, num_samples=EPOCH, data_rows_per_batch=4)
             self.loader = self._loader()
             assert lag_for(self.loader) <= LAG
 
@@ -160,8 +162,8 @@ class Job:
         rng = np.random.default_rng((self.plan.seed, self.round + len(self.allocator.open_rounds)))
         own, steps = rng.integers(0, ITEMS, BATCH), rng.integers(0, 100, BATCH)
         self.tracker.at("fetch")
-        switch = self.face.draw(torch.tensor(steps), paired=own)
         items = torch.tensor(own)
+        switch = self.face.draw(torch.tensor(steps), paired=items.clone())
         items[switch.mask] = switch.items
         return (items,), self.rows.x[items], self.rows.y[items]
 

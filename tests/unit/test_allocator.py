@@ -1,6 +1,6 @@
 """`Allocator` as a whole: its settings, what it reports, and rounds opened, empty and forgotten.
 
-Draws themselves are laws 1-3, states law 5, and equality with a slow allocator `test_reference.py`.
+Draws and states are in `tests/laws/`, and equality with a slow allocator `test_reference.py`.
 """
 
 import itertools
@@ -569,7 +569,7 @@ def test_adopt_comes_before_the_first_draw_and_wants_the_same_estimator():
         late.adopt(state, partition=old)
     bank = aria.Allocator(old)
     before = bank.digest()
-    with pytest.raises(aria.StateError, match="estimator: .*Ema"):
+    with pytest.raises(aria.StateError, match=r"estimator: .*Ema"):
         bank.adopt(state, partition=old)
     with pytest.raises(aria.StateError, match="another pool"):
         bank.adopt(state, partition=small_pool(seed=5))

@@ -11,7 +11,7 @@ import aria_sampling as aria
 from aria_sampling import StateError
 from aria_sampling._arrays import decode
 from tests.helpers import loss_of, play, small_pool
-from tests.laws.test_law5_resume import CARRIERS, damage, plain, refusal, refuses
+from tests.laws.test_exact_resume import CARRIERS, damage, plain, refusal, refuses
 
 COLUMNS = ("rounds", "discrepancy", "stderr", "count", "probabilities", "draw_counts")
 
@@ -120,7 +120,7 @@ def test_losses_beyond_float32_are_infinite():
     assert np.isinf(history.discrepancy).any()
 
 
-# ----------------------------------------------------------------------------------------- law 5, resume
+# ------------------------------------------------------------------------------------ the law of exact resume
 
 
 @given(st.integers(0, 40), st.integers(0, 2), st.integers(4, 9), st.sampled_from(list(CARRIERS)))

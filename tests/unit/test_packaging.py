@@ -65,7 +65,8 @@ def test_every_public_name_of_torch_is_in_the_reference():
     module = pytest.importorskip("aria_sampling.torch")
     page = (ROOT / "docs" / "reference" / "torch.md").read_text(encoding="utf-8")
     documented = re.findall(r"auto(?:class|function):: aria_sampling\.torch\.(\w+)$", page, re.MULTILINE)
-    assert sorted(documented) == sorted(module.__all__)
+    own = [name for name in module.__all__ if not hasattr(aria_sampling, name)]  # the others have pages of their own
+    assert sorted(documented) == sorted(own)
 
 
 def test_unknown_names_are_attribute_errors():

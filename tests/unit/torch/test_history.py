@@ -1,4 +1,4 @@
-"""Law 5 for a `History`: it survives what saves the rest of a run, and goes on with it bit for bit."""
+"""The law of exact resume for a `History`: it survives what saves the rest of a run, and goes on bit for bit."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Law 4: the number of ranks changes no bit of the stream or the estimates; and ranks that come apart are found."""
+"""Law, rank agreement: the number of ranks changes no bit of the stream or of estimates; ranks that come apart are found."""
 
 import re
 from itertools import islice

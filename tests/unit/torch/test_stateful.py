@@ -1,4 +1,4 @@
-"""Law 5 on the torch side: states survive what saves them, and a run goes on from any of them, bit for bit."""
+"""The law of exact resume on the torch side: states survive what saves them, and a run goes on bit for bit."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Law 5, exact resume: a run stopped anywhere continues bit-identically, and a state that does not fit is refused."""
+"""Law, exact resume: a run stopped anywhere continues bit-identically, and a state that does not fit is refused."""
 
 import base64
 import copy

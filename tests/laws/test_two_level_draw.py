@@ -1,4 +1,4 @@
-"""Law 1, the two-level draw: counts of regions are systematic, forced visits bound gaps, items come once a cycle.
+"""Law, the two-level draw: counts of regions are systematic, forced visits bound gaps, items come once a cycle.
 
 Statements and proofs: theory 5 (T5.1, T5.4). Expectations are exact: they integrate over the breakpoints of the
 one uniform number behind a draw. The one statistical test states its false-alarm rate.
@@ -122,7 +122,13 @@ def forced_allocator(k, *, seed, lag=0, exploration=0.05, **settings):
     rng = np.random.default_rng(seed)
     pool = aria.Partition.from_labels(random_labels(rng, k, 40 * k))
     allocator = aria.Allocator(
-        pool, exploration=exploration, seed=seed, lag=lag, policy=aria.Proportional(3.0), estimator=aria.Ema(0.5), **settings
+        pool,
+        exploration=exploration,
+        seed=seed,
+        lag=lag,
+        policy=aria.Proportional(3.0),
+        estimator=aria.Ema(0.5),
+        **settings,
     )
     return allocator, rng.lognormal(0, 3, k)
 

@@ -1,4 +1,4 @@
-"""Law 7, no side effects: no global random state, nothing advanced by iter() alone, no alias to what came or goes."""
+"""Law, no side effects: no global random state, nothing advanced by iter() alone, no alias to what came or goes."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""Law 3, lag determinism: draw r knows the feedback of rounds <= r - 1 - lag and the coverage of rounds <= r.
+"""Law, lag determinism: draw r knows the feedback of rounds <= r - 1 - lag and the coverage of rounds <= r.
 
 So whoever drives the allocator, early or late, whole or in parts, gets the same stream, bit for bit.
 """

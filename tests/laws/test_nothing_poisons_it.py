@@ -1,4 +1,4 @@
-"""Law 6, nothing poisons it: whatever losses come, p stays finite, sums to 1 and explores."""
+"""Law, nothing poisons it: whatever losses come, p stays finite, sums to 1 and explores."""
 
 import math
 

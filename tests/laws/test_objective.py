@@ -1,4 +1,4 @@
-"""Law 2, the objective: p = (1 - e)·x + e·q with x = water_fill(q·score(D)·uncovered^γ) (theory 4.1, 4.7, 4.8)."""
+"""Law, the objective: p = (1 - e)·x + e·q with x = water_fill(q·score(D)·uncovered^γ) (theory 4.1, 4.7, 4.8)."""
 
 import itertools
 
@@ -65,7 +65,10 @@ def test_the_bound_on_the_effective_sample_size_is_sharp():
 def test_scale_of_scores_does_not_matter(seed, scale, exploration):
     q, d = problem(seed)
     np.testing.assert_allclose(
-        shares(q, log(d), exploration=exploration), shares(q, log(d) + np.log(scale), exploration=exploration), rtol=1e-9, atol=1e-300
+        shares(q, log(d), exploration=exploration),
+        shares(q, log(d) + np.log(scale), exploration=exploration),
+        rtol=1e-9,
+        atol=1e-300,
     )
 
 
