@@ -126,7 +126,7 @@ class Allocator:
             _checked_state("estimator", self._estimator.init(n_regions), n_regions),
             _checked_state("policy", self._policy.init(n_regions), n_regions),
             n_regions=n_regions,
-            lag=self.lag,
+            lag=self._lag or 0,
             online=covering is not None and covering.is_online,
         )
 
@@ -191,7 +191,7 @@ class Allocator:
             ValueError: On setting, for anything but a non-negative integer.
             RuntimeError: On setting, once a round was drawn: the stream depends on it.
         """
-        return self._lag or 0
+        return self._progress.lag
 
     @lag.setter
     def lag(self, value: int) -> None:
@@ -286,7 +286,7 @@ class Allocator:
 
     def _checked_report(self, opened: OpenRound, regions: Any, losses: Any) -> tuple[IntArray, FloatArray]:
         """Return regions and losses as arrays of our own."""
-        if regions is not opened.draw.regions:  # these cannot be written to
+        if regions is not opened.draw.regions or regions.flags.writeable:  # a draw's own cannot be written to
             regions = int_vector("regions", regions, high=self._partition.n_regions).copy()
         return regions, float_vector("losses", losses, length=len(regions)).copy()
 
@@ -311,7 +311,10 @@ class Allocator:
 
     def _summed(self, reports: list[tuple[IntArray, FloatArray]]) -> Feedback:
         """Return the losses of a round, summed up by region."""
-        return Feedback(*_kernel.aggregate(*joined(reports), self._partition.n_regions))
+        feedback = Feedback(*_kernel.aggregate(*joined(reports), self._partition.n_regions))
+        for array in (feedback.regions, feedback.count, feedback.mean, feedback.m2):
+            array.flags.writeable = False  # what an estimator is shown is not its to change
+        return feedback
 
     def _close(self, opened: OpenRound, feedback: Feedback) -> None:
         """Compute aside what a round brings, then store it all at once."""
@@ -409,9 +412,20 @@ class Allocator:
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
-        after = copy.copy(self)
+        after = self._twin()
         after._restart()
         self._become(after)
+
+    def _twin(self) -> Allocator:
+        """Return another name for this allocator's parts, to try on it what `_become` then makes true at once."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __copy__(self) -> Allocator:
+        """Return an independent allocator; what never changes is shared with this one."""
+        fixed = (self._partition, self._coverage, self._estimator, self._policy, self._target, self._uncovered)
+        return copy.deepcopy(self, {id(part): part for part in fixed})
 
     def _become(self, after: Allocator) -> None:
         """Go to another state at once: what fails before, or Ctrl-C, changes nothing."""
@@ -425,13 +439,13 @@ class Allocator:
 
     def _new_drawer(self, rounds: OpenRounds) -> Drawer:
         """Return what draws on from the last of the open rounds."""
-        self._progress.catch_up()  # the drawer begins with the scores
         coverage, base, data = self._covering, self._target, self._progress.present
         if coverage is not None and not coverage.is_online:
             data = coverage.counts
             if coverage.power > 0:
                 assert self._uncovered is not None
-                base = base * _kernel.exp(coverage.power * _kernel.log(self._uncovered))
+                most = self._uncovered[self._target > 0].max()  # only ratios count; a sharp power must not end at 0
+                base = base * _kernel.exp(coverage.power * _kernel.log(self._uncovered / most))
         return Drawer(
             self._partition,
             target=self._target,
@@ -576,17 +590,16 @@ class Allocator:
         )
         like = {} if self._uncovered is None else {"uncovered": self._uncovered}
         saved = decode_all("coverage", take(state, "coverage", dict), like)
-        after = copy.copy(self)
+        after = self._twin()
         after._begin(saved.get("uncovered"))
-        after._progress.load(state, self._estimator.estimate, lag=lag)
-        after._lag = lag
+        after._progress.load(state, lag=lag)
         after._restart()
         self._become(after)
 
     def _lag_of(self, state: Any) -> int:
         """Return the lag to load `state` with: the state's own where none was chosen here."""
-        if self._lag is not None or self.round or len(self.rounds):
-            return self.lag
+        if self._lag is not None:
+            return self._lag
         try:
             return integer("lag", int(state["config"]["lag"]), low=0, high=_MOST_LAG)
         except (KeyError, TypeError, ValueError):
@@ -619,7 +632,7 @@ class Allocator:
         match, how = heirs(old, self._partition, mapping)
         feedback = inherited(self._estimator.estimate(learnt), match)
         nothing = np.empty(0, np.int64)
-        after = copy.copy(self)
+        after = self._twin()
         after._begin(self._uncovered)
         after._restart()
         after._close(OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally()), feedback)
@@ -734,6 +747,7 @@ _GENERATIONS = 2  # of the kernel's streams of random words
 _LEVEL_EVERY = 64  # rounds between two looks at the level of scores, once every region was visited
 _SHIFT_STEP = 32.0  # the shift is a multiple of it, so that it changes rarely: then all weights are computed anew
 _INFINITE = np.full(1, np.inf)
+_INFINITE.flags.writeable = False
 _ADOPT = (
     ". To carry its estimates over, call allocator.adopt(state, partition=the_partition_it_had) before the first draw"
 )

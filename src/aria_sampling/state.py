@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
 from aria_sampling import _kernel
-from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, State, decode, decode_all, encode_all, take
+from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, State, decode_all, encode_all, take
 from aria_sampling._check import shown
 from aria_sampling.errors import StateError
-from aria_sampling.estimators import Estimate, Estimator
+from aria_sampling.estimators import Estimator
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Tally
 
@@ -30,6 +30,7 @@ __all__ = ["SCHEMA", "Change", "Progress", "check_fit", "check_pool", "learnt_by
 SCHEMA = 4
 _ROUND, _DRAWS, _DROPPED, _FORCED, _DRAWN, _DATA_ROWS, _VISITED, _GENERATION = range(8)  # of counters
 _RECENT, _SIZE, _LEVEL, _COLD, _SHIFT = range(5)  # of scalars
+_MOST_GENERATIONS = 2**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class Progress:
             regions with feedback, generation.
         scalars: float64: rows drawn lately, size of a draw, water level, cold score, shift.
         warned: Warnings that were given.
-        belief: Estimated mean of each region and the effective number of losses behind it, float64 [n_regions, 2].
-            It is read off the estimator's state.
+        belief: Estimated mean of each region, as of its last visit, and the effective number of losses behind it,
+            float64 [n_regions, 2]; 0, 0 for one never visited.
         belief_sums: Their sums by block; see kernel.hpp.
     """
 
@@ -201,13 +202,14 @@ class Progress:
             tally: The sums, this round included.
             present: What `present` becomes; None: it stays.
         """
-        whole = [(self.estimator.shared[name], array) for name, array in shared.items()]
+        whole = _pairs(self.estimator.shared, shared)
         if policy is not self.policy:
             whole += _pairs(self.policy.rows, policy.rows) + _pairs(self.policy.shared, policy.shared)
         if present is not None:
             whole.append((self.present, present))
+        changes = self._known_changes()  # without one that was noted for this round by a call that failed
         if change is not None:
-            self._known_changes().append(change)
+            changes.append(change)
         by_row = [(self.estimator.rows[name], np.ascontiguousarray(array)) for name, array in rows.items()]
         _kernel.store(
             regions, by_row, whole, belief, self.belief, self.belief_sums, drawn, self.visits, self.last,
@@ -259,8 +261,8 @@ class Progress:
             "policy_rows": dict(self.policy.rows),
             "policy_shared": dict(self.policy.shared),
             "draws": {
-                "visits": self.visits, "last": self.last, "scores": scores, "levels": levels,
-                "counters": self.counters, "scalars": scalars,
+                "visits": self.visits, "last": self.last, "belief": self.belief, "scores": scores,
+                "levels": levels, "counters": self.counters, "scalars": scalars,
                 **({"present": self.present} if len(self.present) else {}),
             },
         }  # fmt: skip
@@ -278,12 +280,11 @@ class Progress:
                 digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
         return digest.digest()
 
-    def load(self, state: Any, estimate: Callable[[State], Estimate], *, lag: int) -> None:
+    def load(self, state: Any, *, lag: int) -> None:
         """Go to the progress that `to_state` described. Nothing is changed if it raises.
 
         Args:
             state: What `to_state` returned.
-            estimate: The estimator's, to read the beliefs off its state.
             lag: The lag that the state was saved with.
 
         Raises:
@@ -300,10 +301,16 @@ class Progress:
                 raise StateError(
                     f"state entry 'draws.{name}': expected finite numbers >= {least}, got {shown(draws[name])}"
                 )
+        if np.isinf(draws["belief"]).any() or np.isnan(draws["belief"]).any() or (draws["belief"][:, 1] < 0).any():
+            raise StateError(
+                f"state entry 'draws.belief': expected finite means and counts, got {shown(draws['belief'])}"
+            )
+        if (draws["scores"] == np.inf).any() or not (draws["levels"][:, 1] < np.inf).all():
+            raise StateError(f"state entry 'draws.scores': expected numbers below inf, got {shown(draws['scores'])}")
         if (round_ := take(state, "round", int)) != counters[_ROUND]:
             raise StateError(f"state entry 'round': expected {counters[_ROUND]}, as in its counters, got {round_}")
         estimator = State(found["estimator_rows"], found["estimator_shared"])
-        belief = beliefs(estimate(estimator))
+        belief = draws["belief"]
         changes = deque(_changes(draws["scores"], draws["levels"], first=round_ - lag))
         whole = _pairs(self.estimator.rows, estimator.rows) + _pairs(self.estimator.shared, estimator.shared)
         whole += _pairs(self.policy.rows, found["policy_rows"]) + _pairs(self.policy.shared, found["policy_shared"])
@@ -319,12 +326,6 @@ class Progress:
         self.changes.clear()
         _kernel.replace([*whole, (self.belief, belief), (self.belief_sums, sums)])
         self.lag, self.changes, self.warned = lag, changes, set(map(str, warned))
-
-
-def beliefs(estimate: Estimate) -> FloatArray:
-    """Return mean and count of each region, float64 [m, 2]; a region never visited has 0, 0."""
-    known = estimate.count > 0
-    return np.stack([np.where(known, estimate.mean, 0.0), np.where(known, estimate.count, 0.0)], axis=1)
 
 
 def _pairs(targets: dict[str, FloatArray], values: dict[str, FloatArray]) -> list[tuple[AnyArray, AnyArray]]:
@@ -359,8 +360,12 @@ def learnt_by(state: Any, partition: Partition, estimator: Estimator) -> tuple[S
     like = estimator.init(partition.n_regions)
     rows = decode_all("estimator_rows", take(state, "estimator_rows", dict), like.rows)
     shared = decode_all("estimator_shared", take(state, "estimator_shared", dict), like.shared)
-    counters = decode("draws.counters", take(take(state, "draws", dict), "counters", dict))
-    return State(rows, shared), int(counters[_GENERATION])
+    like_counters = {"counters": np.zeros(_GENERATION + 1, np.int64)}
+    saved = {"counters": take(take(state, "draws", dict), "counters", dict)}
+    generation = int(decode_all("draws", saved, like_counters)["counters"][_GENERATION])
+    if not 0 <= generation < _MOST_GENERATIONS:
+        raise StateError(f"state entry 'draws.counters': expected a generation of 0 or more, got {generation}")
+    return State(rows, shared), generation
 
 
 def check_fit(state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str) -> None:

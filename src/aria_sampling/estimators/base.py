@@ -38,7 +38,8 @@ class Feedback:
 
     Attributes:
         regions: The regions that were visited, ascending, int64 [m].
-        count: Number of losses in each, float64 [m], at least 1 (whole numbers).
+        count: Number of losses in each, float64 [m], positive. Whole numbers, but in the one round that
+            `Allocator.adopt` makes of an old allocation.
         mean: Their mean, float64 [m].
         m2: The sum of their squared deviations from that mean, float64 [m].
         dropped: Number of losses left out because they were not finite (or at least 1e150 in size).

@@ -90,6 +90,12 @@ class RegionMixture(IterableDataset[Any]):
         refuse_online(self.allocator, "a RegionMixture")
         if allocator.partition.n_regions != len(names):
             raise ValueError(f"sources: expected {allocator.partition.n_regions}, one a region, got {len(names)}")
+        regions = allocator.partition.names
+        if regions != tuple(names) and set(regions) == set(names):
+            raise ValueError(
+                f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)}; "
+                "pass {name: sources[name] for name in allocator.partition.names}"
+            )
         self.names = tuple(names)
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)

@@ -23,7 +23,7 @@ __all__ = ["Edit", "changed"]
 
 @dataclass(frozen=True)
 class Edit:
-    """In `where`, a function by its qualified name ("" is the module itself), `old` becomes `new` (nothing: it goes)."""
+    """In `where`, a function by its qualified name ("": the module itself), `old` becomes `new` (nothing: it goes)."""
 
     where: str
     old: str

@@ -1,333 +1,371 @@
-"""The deliberate bugs of `mutate.py`: each an exact replacement in one file, and property tests that should notice."""
+"""The deliberate bugs of `mutate.py`: each a change of one function or two, and tests that should notice.
+
+Bugs in the arithmetic of a round are made in the Python kernel, which the tests then use (ARIA_KERNEL=reference).
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAW1, LAW2, LAW3, LAW5, LAW6, LAW7 = (
-    f"tests/laws/test_law{name}.py"
-    for name in ("1_draw", "2_objective", "3_lag", "5_resume", "6_poison", "7_side_effects")
+from tests.stress.mutation.change import Edit
+
+DRAW, OBJECTIVE, LAG, RESUME, POISON, EFFECTS, BASELINES = (
+    f"tests/laws/test_{name}.py"
+    for name in (
+        "two_level_draw",
+        "objective",
+        "lag_determinism",
+        "exact_resume",
+        "nothing_poisons_it",
+        "no_side_effects",
+        "honest_baselines",
+    )
 )
 TRACKER, RADIUS, GAIN, ALLOCATION, DRAWING, CERTIFICATE, ESTIMATE = (
     f"tests/laws/test_theory_{name}.py"
     for name in ("tracker", "radius", "gain", "allocation", "drawing", "certificate", "estimate")
 )
+REFERENCE, ALLOCATOR, HISTORY, CONDITIONING = (
+    f"tests/unit/test_{name}.py" for name in ("reference", "allocator", "history", "conditioning")
+)
+FAILED = "tests/stress/test_failed_calls.py"
+KERNEL = "_kernel/reference.py"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One bug: in `file` (under src/aria_sampling) `old` becomes `new`; `tests` are run in this order."""
+    """One bug: in `file` (under src/aria_sampling) something is changed; `tests` are run in this order."""
 
     name: str
     what: str
     file: str
-    old: str
-    new: str
+    edits: tuple[Edit, ...]
     tests: tuple[str, ...]
+    appended: str = ""  # to the end of the file
+
+    @property
+    def reference(self) -> bool:
+        """Whether the bug is in the Python kernel, which has to be asked for."""
+        return self.file == KERNEL
 
 
-EMA, BASE, BANK = "estimation/ema.py", "estimation/base.py", "estimation/bank.py"
-SHARES, DRAW, ALLOCATOR, PROGRESS = "allocation/shares.py", "drawing.py", "allocator.py", "progress.py"
+def mutant(name: str, what: str, place: str, old: str, new: str, *tests: str) -> Mutant:
+    """A bug that is one change of one function: `place` is "file::qualified.name"."""
+    file, where = place.split("::")
+    return Mutant(name, what, file, (Edit(where, old, new),), tests)
+
+
+def kernel(name: str, what: str, function: str, old: str, new: str, *tests: str) -> Mutant:
+    """A bug of the kernel; without a function it is one of a constant."""
+    return mutant(name, what, f"{KERNEL}::{function}", old, new, *tests)
+
+
+HALVES = """
+half, parts = len(losses) // 2, []
+for part in (slice(half), slice(half, None)):
+    size = np.bincount(which[part], minlength=m)
+    total = np.bincount(which[part], losses[part], m)
+    parts.append(np.where(size > 0, total / size, A / B))
+mean = (parts[0] + parts[1]) / 2
+"""
 
 MUTANTS = [
     # -- Ema
-    Mutant(
-        "linear-gain", "n losses get the gain b·n", EMA,
-        "return -np.expm1(count * np.log1p(-np.float64(self.rate)))",
-        "return np.minimum(count * self.rate, 1.0)",
-        (TRACKER,),
+    kernel(
+        "linear-gain", "n losses get the gain b·n",
+        "ema_update", "exp(log(np.array([1 - rate])) * count)", "np.maximum(1 - rate * count, 0.0)", TRACKER,
     ),
-    Mutant(
-        "decay-on-a-miss", "a round without a visit lowers the mean", EMA,
-        "        keep = 1 - gain\n",
-        '        keep = 1 - gain\n        state["total"] *= 1 - 0.1 * self.rate\n',
-        (TRACKER,),
+    mutant(
+        "decay-on-a-miss", "a round without a visit lowers the mean",
+        "estimators/ema.py::Ema.estimate", "total / positive", "total / positive * (1 - 0.1 * self.rate) ** age",
+        TRACKER,
     ),
-    Mutant(
-        "forget-on-a-miss", "a round without a visit lowers the weight of the past", EMA,
-        "        keep = 1 - gain\n",
-        "        keep = 1 - gain\n"
-        "        for name in ('total', 'weight', 'time'):\n            state[name] *= 1 - self.rate\n",
-        (TRACKER,),
+    mutant(
+        "forget-on-a-miss", "a round without a visit lowers the weight of the past",
+        "estimators/ema.py::Ema.estimate", "count = B\nage = C", "age = C\ncount = B * (1 - self.rate) ** age", TRACKER,
     ),
-    Mutant(
-        "no-bias-correction", "averages start from 0", EMA,
-        'return fill_unvisited(_ratio(state["total"], weight), ',
-        'return fill_unvisited(state["total"], ',
-        (TRACKER,),
+    mutant(
+        "no-bias-correction", "averages start from 0",
+        "estimators/ema.py::Ema.estimate", "total / positive", "total", TRACKER,
     ),
-    Mutant(
-        "squares-decay-once", "the sum of squared weights decays like the weights", EMA,
-        'keep**2 * state["squares"][k]', 'keep * state["squares"][k]',
-        (TRACKER,),
+    kernel(
+        "squares-decay-once", "the sum of squared weights decays like the weights",
+        "ema_update", "keep * keep * squares", "keep * squares", TRACKER,
     ),
-    Mutant(
-        "variance-without-count", "a visit of n losses counts as one of 1", EMA,
-        "gain**2 / feedback.count", "gain**2",
-        (TRACKER,),
+    kernel(
+        "variance-without-count", "a visit of n losses counts as one of 1",
+        "ema_update", "gain * gain / count", "gain * gain", TRACKER,
     ),
-    Mutant(
-        "clock-one-late", "losses are dated one round late", EMA,
-        'gain * state["clock"]', 'gain * (state["clock"] + 1)',
-        (TRACKER,),
+    kernel(
+        "clock-one-late", "losses are dated one round late",
+        "ema_update", "gain * clock", "gain * (clock + 1)", TRACKER,
     ),
-    Mutant(
-        "visits-are-losses", "the index of the visit counts losses", EMA,
-        'state["visits"][k] += 1', 'state["visits"][k] += feedback.count',
-        (CERTIFICATE,),
+    kernel(
+        "visits-are-losses", "the index of the visit counts losses",
+        "ema_update", "visits + 1", "visits + count", CERTIFICATE,
     ),
     # -- feedback
-    Mutant(
-        "nan-kept", "NaN passes as a loss", BASE,
-        "usable = np.abs(losses) < LOSS_LIMIT", "usable = ~(np.abs(losses) >= LOSS_LIMIT)",
-        (LAW6,),
+    kernel(
+        "nan-kept", "NaN passes as a loss",
+        "aggregate", "np.abs(losses) < LOSS_LIMIT", "~(np.abs(losses) >= LOSS_LIMIT)", POISON,
     ),
-    Mutant(
-        "m2-not-centred", "the spread is the sum of squares", BASE,
-        "(losses - centre[regions]) ** 2", "losses ** 2",
-        (DRAWING,),
+    kernel(
+        "bad-losses-are-zeros", "losses that are not finite count as 0",
+        "aggregate", "kept, losses = regions[usable], losses[usable]",
+        "kept, losses = regions, np.where(usable, losses, 0.0)", POISON,
     ),
-    Mutant(
-        "averages-of-ranks", "the mean of two halves (ranks) is the average of their means", BASE,
-        "        centre = np.zeros(n_regions)\n",
-        "        half, parts = len(regions) // 2, []\n"
-        "        for part in (slice(half), slice(half, None)):\n"
-        "            size = np.bincount(regions[part], minlength=n_regions)[visited]\n"
-        "            total = np.bincount(regions[part], losses[part], n_regions)[visited]\n"
-        "            parts.append(np.where(size > 0, total / np.maximum(size, 1), mean))\n"
-        "        mean = (parts[0] + parts[1]) / 2\n"
-        "        centre = np.zeros(n_regions)\n",
-        (DRAWING,),
+    kernel("m2-not-centred", "the spread is the sum of squares", "aggregate", "off * off", "losses * losses", DRAWING),
+    kernel(
+        "averages-of-ranks", "the mean of two halves (ranks) is the average of their means",
+        "aggregate", "mean = A / B", HALVES, DRAWING,
     ),
-    Mutant(
-        "cold-mean-unweighted", "a region never visited borrows the plain mean of the others", BASE,
-        "mean[cold] = (count * mean).sum() / weight if", "mean[cold] = mean.sum() / (len(mean) - len(cold)) if",
-        (ESTIMATE,),
+    mutant(
+        "cold-mean-unweighted", "a region never visited borrows the plain mean of the others",
+        "estimators/base.py::borrowed", "total = np.where(cold, 0.0, A).sum()",
+        "total = np.where(cold, 0.0, estimate.mean).sum() * count / max((~cold).sum(), 1)", ESTIMATE,
     ),
-    Mutant(
-        "spread-counts-n", "n losses have n degrees of freedom", "estimation/variation.py",
-        "freedom = feedback.count - 1", "freedom = feedback.count",
-        (ESTIMATE,),
+    kernel(
+        "cold-draw-unweighted", "a draw takes the plain mean of the others for a region never visited",
+        "_belief_sums", "np.where(count > 0, count * mean, 0.0), np.where(count > 0, count, 0.0)",
+        "np.where(count > 0, mean, 0.0), np.where(count > 0, 1.0, 0.0)", OBJECTIVE, REFERENCE,
+    ),
+    kernel(
+        "spread-counts-n", "n losses have n degrees of freedom", "variation", "count - 1", "count + 0", ESTIMATE,
     ),
     # -- EmaBank
-    Mutant(
-        "unclipped-evidence", "one outlier decides which memory is trusted", BANK,
-        "np.minimum(error2 / scale2, self.clip)", "error2 / scale2",
-        (GAIN, LAW6),
+    kernel(
+        "unclipped-evidence", "one outlier decides which memory is trusted",
+        "bank_update", "np.where(z < clip, z, clip)", "np.where(np.isnan(z), clip, z)", GAIN, POISON,
     ),
-    Mutant(
-        "clip-touches-the-mean", "outliers are clipped before they are averaged", BANK,
-        "total = keep * total + gain * y",
-        "total = keep * total + gain * np.minimum(y, np.where(known, 5 * before, np.inf))",
-        (GAIN,),
+    kernel(
+        "clip-touches-the-mean", "outliers are clipped before they are averaged",
+        "bank_update", "average + rate * (mean - average)",
+        "average + rate * (np.minimum(mean, np.where(np.isnan(before), np.inf, 5 * before)) - average)", GAIN,
     ),
-    Mutant(
-        "evidence-for-ever", "evidence is not discounted", BANK,
-        "evidence *= 1 - self.discount", "evidence *= 1.0",
-        (GAIN,),
+    kernel(
+        "evidence-for-ever", "evidence is not discounted",
+        "bank_update", "(1 - discount) * evidence + z", "evidence + z", GAIN,
     ),
-    Mutant(
-        "evidence-in-hindsight", "members are judged after they have seen the loss", BANK,
-        "(y - total / (weight + ~known)) ** 2",
-        "((y - total / (weight + ~known)) / 2) ** 2",
-        (GAIN,),
+    kernel(
+        "evidence-in-hindsight", "members are judged after they have seen the loss",
+        "bank_update", "error * error * per", "error * error * per / 4", GAIN,
     ),
-    Mutant(
-        "trust-the-worst", "weights grow with the evidence against a member", BANK,
-        "(evidence.min(axis=0) - evidence) / 2",
-        "(evidence - evidence.max(axis=0)) / 2",
-        (GAIN,),
+    kernel(
+        "trust-the-worst", "weights grow with the evidence against a member",
+        "bank_update", "(np.fmin.reduce(evidence, axis=0) - evidence) * 0.5",
+        "(evidence - np.fmax.reduce(evidence, axis=0)) * 0.5", GAIN,
     ),
-    Mutant(
-        "bank-per-visit", "half-lives count visits, not losses", BANK,
-        "gain = -np.expm1(decay * new)", "gain = -np.expm1(decay * np.sign(new))",
-        (ESTIMATE,),
+    kernel(
+        "bank-per-visit", "half-lives count visits, not losses",
+        "bank_update", "decay[:, None] * count", "decay[:, None] * np.sign(count)", ESTIMATE,
     ),
     # -- timesteps
-    Mutant(
-        "profile-unweighted", "the profile is that of the allocation, not of the target", "estimation/timestep.py",
-        "np.bincount(bins, weights * losses, self.n_bins)",
-        "weight * np.bincount(bins, losses, self.n_bins) / np.maximum(np.bincount(bins, minlength=self.n_bins), 1)",
-        (GAIN,),
+    mutant(
+        "profile-unweighted", "the profile is that of the allocation, not of the target",
+        "conditioning/profile.py::TimestepProfile.update", "np.bincount(bins, weights * losses, self.n_bins)",
+        "weight * np.bincount(bins, losses, self.n_bins) / np.maximum(count, 1)", GAIN,
     ),
-    Mutant(
-        "mean-over-ranges", "the control variate centres over ranges, not timesteps", "estimation/timestep.py",
-        "(sizes * self.expected(state, starts[:-1])).sum()", "self.expected(state, starts[:-1]).mean()",
-        (GAIN,),
+    mutant(
+        "profile-without-weights", "random conditioning keeps the profile of the allocation",
+        "conditioning/random_conditioning.py::RandomConditioning._close",
+        "self.profile.update(before.profile, bins, losses, weights)",
+        "self.profile.update(before.profile, bins, losses, np.ones(len(weights)))", GAIN, CONDITIONING,
     ),
-    Mutant(
-        "profile-by-correction", "the profile follows the corrected weights, not q/p", "conditioning.py",
-        "self.allocator.target[draw.regions] / draw.probabilities", "draw.weights",
-        (GAIN,),
+    mutant(
+        "profile-of-this-round", "losses are divided by a profile that has seen them",
+        "conditioning/random_conditioning.py::RandomConditioning._close",
+        "A if B else before.expected", "expected", GAIN, CONDITIONING,
     ),
     # -- shares
-    Mutant(
-        "uniform-floor", "the floor is floor / K", SHARES,
-        "x += floor * q", "x += floor * (q > 0) / (q > 0).sum()",
-        (LAW2,),
+    kernel(
+        "uniform-exploration", "each region is explored alike, whatever it is worth",
+        "probabilities", "rest * q[:n_regions]", "rest * (q[:n_regions] > 0) / (q > 0).sum()", OBJECTIVE,
     ),
-    Mutant(
-        "floor-dropped", "p is what the policy says", SHARES,
-        "    x = (1 - floor) * x\n    x += floor * q\n", "",
-        (LAW2,),
+    kernel(
+        "exploration-dropped", "p is what the policy says",
+        "_mixed", "((1 - exploration) / total, exploration)", "(1 / total, 0.0)", OBJECTIVE,
     ),
-    Mutant(
-        "untilted-phi", "p ∝ φ, without the target q", SHARES,
-        "raw *= q", "raw *= q > 0",
-        (LAW2,),
+    mutant(
+        "formula-without-exploration", "the formula in one place leaves exploration out",
+        "shares.py::shares", "(1 - exploration) * x + exploration * q", "x", OBJECTIVE,
     ),
-    Mutant(
-        "present-ignored", "effort that comes anyway is not filled up around", SHARES,
-        "if effort is not None and effort.any():", "if effort is None and False:",
-        (LAW2,),
+    mutant(
+        "untilted-score", "p follows the score, without the target q",
+        "allocator.py::Allocator._new_drawer", "self._covering, self._target, A",
+        "self._covering, (self._target > 0) * 1.0, A", OBJECTIVE,
     ),
-    Mutant(
-        "water-level-off", "one region too few gets water", SHARES,
-        "fills = int(np.count_nonzero(level > ground))", "fills = max(1, int(np.count_nonzero(level > ground)) - 1)",
-        (LAW2,),
+    mutant(
+        "coverage-ignored", "effort that comes anyway is not filled up around",
+        "drawing.py::Drawer._shares", "self._scale(coverage, tally)", "0.0", OBJECTIVE,
+    ),
+    mutant(
+        "power-ignored", "the uncovered share counts without its power",
+        "allocator.py::Allocator._new_drawer", "coverage.power * A", "A", OBJECTIVE,
+    ),
+    mutant(
+        "data-rows-ignored", "as many data rows as drawn ones, whatever is said",
+        "drawing.py::Drawer._scale", "tally.data_rows / A", "1.0", OBJECTIVE, ALLOCATOR,
+    ),
+    mutant(
+        "nothing-is-forgotten", "online coverage counts for ever, whatever its half-life",
+        "drawing.py::decayed", "counts * coverage.keep", "counts", OBJECTIVE, ALLOCATOR,
+    ),
+    mutant(
+        "water-level-off", "one region too few gets water",
+        "shares.py::water_fill", "int(np.count_nonzero(A))", "max(1, int(np.count_nonzero(A)) - 1)", OBJECTIVE,
+    ),
+    kernel(
+        "water-without-newton", "the first guess at the water level is the last",
+        "water", "n_wet == n_wet_before and (not better > level)", "True", OBJECTIVE, REFERENCE,
+    ),
+    mutant(
+        "cap-ignored", "no share is cut to its cap", "drawing.py::Drawer._shares", "capped(share, self._cap)", "share",
+        OBJECTIVE, ALLOCATOR,
+    ),
+    mutant(
+        "shares-divided-again", "a target that is shares already changes its last bits",
+        "shares.py::target_shares", "raw.max() <= 1 and A <= B", "False", OBJECTIVE, HISTORY,
     ),
     # -- policies
-    Mutant(
-        "exponent-ignored", "Proportional takes D as it is", "allocation/proportional.py",
-        "self.exponent * np.log(estimate.mean)", "np.log(estimate.mean)",
-        (LAW2,),
+    mutant(
+        "exponent-ignored", "Proportional takes D as it is",
+        "policies/proportional.py::Proportional.log_score", "self.exponent * A", "A", OBJECTIVE,
     ),
-    Mutant(
-        "temperature-times", "Softmax multiplies by its temperature", "allocation/softmax.py",
-        "(estimate.mean - estimate.mean.max()) / self.temperature",
-        "(estimate.mean - estimate.mean.max()) * self.temperature",
-        (ALLOCATION,),
+    mutant(
+        "group-dro-forgets", "GroupDRO keeps the last step only",
+        "policies/group_dro.py::GroupDRO.update", "A + step", "0.0 * A + step", ALLOCATION,
     ),
-    Mutant(
-        "minimax-forgets", "Minimax keeps the last step only", "allocation/minimax.py",
-        'state["log_phi"] += self.step_size * (excess / scale)',
-        'state["log_phi"][:] = self.step_size * (excess / scale)',
-        (ALLOCATION,),
-    ),
-    Mutant(
+    mutant(
         "halving-of-nothing", "Reducible compares with the newest value kept, not the one half as old",
-        "allocation/reducible.py",
-        'state["older"][:], state["newer"][:] = state["newer"], now',
-        'state["older"][:], state["newer"][:] = now, now',
-        (ALLOCATION,),
-    ),
-    Mutant(
-        "mixture-unnormalised", "weights of a mixture are not normalised", "allocation/mixture.py",
-        "weights = weights / weights.sum()", "weights = weights * 1.0",
-        (ALLOCATION,),
+        "policies/reducible.py::Reducible.update", "older, newer = newer, now", "older, newer = now, now", ALLOCATION,
     ),
     # -- drawing
-    Mutant(
-        "rounding-counts", "counts are rounded, without the uniform number", DRAW,
-        "    ends += u\n    whole += np.floor(ends, out=ends)", "    whole += ends >= 0.5",
-        (LAW1,),
+    kernel(
+        "rounding-counts", "counts are rounded, without the uniform number",
+        "_systematic", "np.arange(m) + u", "np.arange(m) + 0.5", DRAW,
+    ),
+    kernel(
+        "cursors-not-advanced", "every draw starts a region's permutation anew",
+        "draw", "np.add.at(visits, regions, 1)", "np.add.at(visits, regions, 0)", DRAW,
+    ),
+    kernel("feistel-one-round", "one round of the bijection in place of ten",
+           "", "FEISTEL_ROUNDS = 10", "FEISTEL_ROUNDS = 1", DRAW),
+    kernel(
+        "same-order-each-cycle", "the permutation does not depend on the cycle",
+        "positions", "cycle * GAMMA", "cycle * np.uint64(0)", DRAW,
     ),
     Mutant(
-        "cursors-not-advanced", "every draw starts a region's permutation anew", DRAW,
-        "self.visits[regions] += counts", "self.visits[regions] += 0 * counts",
-        (LAW1,),
+        "newest-first", "of the regions due, those waiting least are forced", KERNEL,
+        (
+            Edit("_due", "len(due) < most", "most > 0"),
+            Edit("_due", "np.array(due, np.int64)", "np.array(due[-most:] if most else due, np.int64)"),
+        ),
+        (DRAWING, DRAW),
     ),
-    Mutant(
-        "feistel-one-round", "one round of the bijection in place of six", DRAW,
-        "_FEISTEL_ROUNDS = 6", "_FEISTEL_ROUNDS = 1",
-        (LAW1,),
+    kernel("gap-one-short", "gaps leave out the coming draw", "draw", "draws - gap", "draws - gap - 1", DRAW),
+    mutant(
+        "gap-of-regions", "the gap does not depend on the size of a draw",
+        "drawing.py::Drawer.draw", "8 * A / B", "8 * A / 8", DRAW,
     ),
-    Mutant(
-        "same-order-each-cycle", "the permutation does not depend on the cycle", DRAW,
-        "^ (cycle * _ODD)", "^ (cycle * np.uint64(0))",
-        (LAW1,),
+    kernel("seed-ignored", "all seeds draw the same", "stream_key", "_word(seed)", "_word(0)", DRAW, EFFECTS),
+    kernel(
+        "forced-not-scaled", "forced visits do not scale the probabilities of the rest",
+        "draw", "p[regions] * (m / n)", "p[regions] * 1.0", DRAW,
     ),
-    Mutant(
-        "newest-first", "of the regions due, those waiting least are forced", DRAW,
-        "np.argsort(-gaps[due], kind=", "np.argsort(gaps[due], kind=",
-        (DRAWING, LAW1),
+    kernel(
+        "forced-not-reported", "probabilities leave out forced visits",
+        "draw", "effective[np.isin(regions, due)] += 1.0 / n", "", DRAW,
     ),
-    Mutant(
-        "gap-one-short", "gaps leave out the coming draw", DRAW,
-        "return self.draws - self.last", "return self.draws - self.last - 1",
-        (LAW1,),
+    kernel(
+        "weights-of-another-p", "weights use p before forced visits, not the one that drew the row",
+        "draw", "q[regions] / effective", "q[regions] / p[regions]", DRAW, OBJECTIVE,
     ),
-    Mutant(
-        "seed-ignored", "all seeds draw the same", DRAW,
-        "np.array([seed, stream], np.uint64)", "np.array([0, stream], np.uint64)",
-        (LAW1, LAW7),
-    ),
-    Mutant(
-        "forced-not-scaled", "forced visits do not scale the probabilities of the rest", DRAW,
-        "p = p * ((n - len(forced)) / n)", "p = p.copy()",
-        (LAW1,),
-    ),
-    Mutant(
-        "forced-not-reported", "probabilities leave out forced visits", DRAW,
-        "p[forced] += 1 / n", "p[forced] += 0 / n",
-        (LAW1,),
-    ),
-    Mutant(
-        "weights-of-another-p", "weights use p before forced visits, not the one that drew the row", DRAW,
-        "target[regions] / probabilities", "target[regions] / (probabilities - np.isin(regions, forced) / n)",
-        (LAW1, LAW2),
-    ),
-    Mutant(
-        "draws-in-order", "rows come region by region", DRAW,
-        'shuffle = words[1:].argsort(kind="stable")', "shuffle = np.arange(n)",
-        (LAW1,),
-    ),
+    kernel("draws-in-order", "rows come region by region", "draw", "_shuffle(regions, A)", "None", DRAW),
     # -- allocator
-    Mutant(
-        "newest-round-credited", "feedback goes to the newest open round", ALLOCATOR,
-        "return self._open_rounds[0]", "return self._open_rounds[-1]",
-        (LAW3,),
+    mutant(
+        "newest-round-credited", "feedback goes to the newest open round",
+        "rounds.py::OpenRounds.oldest", "rounds[0]", "rounds[-1]", LAG,
     ),
-    Mutant(
-        "part-averages", "each observe() credits its rows with their average", ALLOCATOR,
-        "opened.fed.append((regions.copy(), losses.copy()))",
-        "opened.fed.append((regions.copy(), np.full(len(losses), losses.mean() if len(losses) else 0.0)))",
-        (DRAWING,),
+    mutant(
+        "part-averages", "each observe() credits its rows with their average",
+        "allocator.py::Allocator._checked_report", "float_vector(A, losses, length=B).copy()",
+        "np.full(B, float_vector(A, losses, length=B).mean() if B else 0.0)", DRAWING,
     ),
-    Mutant(
-        "rewind-shares-cursors", "draws ahead move the cursors of the closed rounds", ALLOCATOR,
-        "deque()\n        self._ahead = self._progress.cursors.copy()",
-        "deque()\n        self._ahead = self._progress.cursors",
-        (LAW5,),
+    mutant(
+        "draws-ahead-move-the-cursors", "draws ahead move the cursors of the closed rounds",
+        "drawing.py::Drawer.__init__", "progress.visits.copy()", "progress.visits", RESUME,
     ),
-    Mutant(
-        "certificate-never-adaptive", "an allocation counts as fixed beforehand", ALLOCATOR,
-        "self.policy.baseline is None\n        return certify", "False\n        return certify",
-        (CERTIFICATE,),
+    mutant(
+        "certificate-never-adaptive", "an allocation counts as fixed beforehand",
+        "allocator.py::Allocator.certificate", "self._policy.baseline is None", "False", CERTIFICATE,
     ),
-    Mutant(
-        "no-union-over-rounds", "radii hold at one time only", "estimation/certificate.py",
-        "anytime = 6 * alpha / (np.pi * max(rounds, 1.0)) ** 2", "anytime = alpha",
-        (CERTIFICATE,),
+    mutant(
+        "no-union-over-rounds", "radii hold at one time only",
+        "estimators/certificate.py::certify", "6 * alpha / A", "alpha", CERTIFICATE,
     ),
-    Mutant(
-        "uncertain-at-half", "estimates are told apart at half a standard error", ALLOCATOR,
-        "(np.abs(estimate.mean - discrepancy) > estimate.stderr)",
-        "(np.abs(estimate.mean - discrepancy) > estimate.stderr / 2)",
-        (ESTIMATE,),
+    mutant(
+        "uncertain-at-half", "estimates are told apart at half a standard error",
+        "allocator.py::Allocator.metrics", "A > estimate.stderr", "A > estimate.stderr / 2", ESTIMATE,
     ),
-    # -- progress
-    Mutant(
-        "lag-one-more", "draws act on feedback one round older than they may", PROGRESS,
-        "index = round_ - 1 - lag - ", "index = round_ - 2 - lag - ",
-        (TRACKER, LAW3),
+    mutant(
+        "baselines-are-forced", "a baseline is visited by force, too",
+        "allocator.py::Allocator._new_drawer", "self._policy.baseline is None and A", "A", BASELINES,
     ),
-    Mutant(
-        "lag-ignored", "draws act on whatever has arrived", PROGRESS,
-        "index = round_ - 1 - lag - (self.round - len(self.phis))", "index = len(self.phis) - 1",
-        (LAW3,),
+    mutant(
+        "baselines-explore", "a baseline has an exploration that it ignores",
+        "allocator.py::Allocator.__init__", "target, exploration = baseline, 1.0", "target = baseline", BASELINES,
     ),
-    Mutant(
-        "cursors-not-restored", "a loaded state keeps the cursors of now", PROGRESS,
-        "cursors=Cursors.from_state(", "cursors=self.cursors if self.round else Cursors.from_state(",
-        (LAW5,),
+    mutant(
+        "heirs-inherit-whole", "several heirs of one region have all of its losses behind them",
+        "adoption.py::inherited", "estimate.count[source] / n_heirs", "estimate.count[source]", ALLOCATOR,
     ),
+    # -- what is saved
     Mutant(
-        "negative-estimates", "estimates below 0 reach the policy", PROGRESS,
-        "np.maximum(now.mean, 0.0)", "now.mean",
-        (LAW6,),
+        "lag-one-more", "draws act on feedback one round older than they may", "allocator.py",
+        (
+            Edit("Allocator.draw", "drawer.round - 1 - self.lag", "drawer.round - 2 - self.lag"),
+            Edit("Allocator._catch_up", "self.round - 1 - self.lag", "self.round - 2 - self.lag"),
+        ),
+        (TRACKER, LAG),
     ),
-    Mutant(
-        "rounds-without-feedback-count", "a round of bad losses advances the policy", PROGRESS,
-        "if len(feedback.regions):", "if self.round:",
-        (LAW6,),
+    mutant(
+        "lag-ignored", "draws act on whatever has arrived",
+        "allocator.py::Allocator.draw", "drawer.round - 1 - self.lag", "drawer.round", LAG,
+    ),
+    mutant(
+        "cursors-not-restored", "a loaded state begins the permutations anew",
+        "state.py::Progress.load", "getattr(self, name), draws[name]",
+        "getattr(self, name), draws[name] * (name != 'visits')", RESUME,
+    ),
+    mutant(
+        "changes-not-saved", "what feedback will do to coming draws is not part of a state",
+        "state.py::Progress.arrays", "self._known_changes().copy()", "deque()", RESUME,
+    ),
+    mutant(
+        "negative-estimates", "estimates below 0 reach the policy",
+        "allocator.py::_not_negative", "np.maximum(estimate.mean, 0.0)", "estimate.mean", POISON,
+    ),
+    # -- all or nothing
+    mutant(
+        "shift-noted-first", "Ctrl-C between the shift and the weights leaves weights of two shifts",
+        "drawing.py::Drawer.apply", "self._weigh_all(change.shift)\nself._shift = change.shift",
+        "self._shift = change.shift\nself._weigh_all(change.shift)", FAILED,
+    ),
+    mutant(
+        "loaded-in-place", "a load that fails half-way has changed what it got to",
+        "allocator.py::Allocator.load_state_dict", "after = A", "after = self", FAILED,
+    ),
+    mutant(
+        "draw-not-undone", "a draw that fails leaves the cursors where it got to",
+        "allocator.py::Allocator.draw", "self._drawer = self._new_drawer(rounds)\nraise", "raise", FAILED,
+    ),
+    mutant(
+        "counted-before-it-is-stored", "a round whose part fails has counted already",
+        "allocator.py::Allocator._close", "progress, estimator = A",
+        "progress, estimator = A\nprogress.counters[2] += 1", FAILED,
+    ),
+    mutant(
+        "states-may-be-changed", "a part may change what it is shown",
+        "allocator.py::_fixed", "array.flags.writeable = False", "", FAILED,
     ),
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 A formula that lost a factor must not pass. Kept apart from `mutants.py`, as these bugs are made and not written.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from aria_sampling import bounds
@@ -15,8 +17,9 @@ RESULTS = {
     "merged_moments": ("count", "mean", "m2"),
 }  # of those that return several
 FACTORS = (0.99, 1.01)
-ANCHOR = "def _rate(value: Any) -> float:\n"
-WRAPPER = """_exact = {function}
+WRAPPER = """
+
+_exact = {function}
 
 
 def {function}(*args, **kwargs):
@@ -24,17 +27,15 @@ def {function}(*args, **kwargs):
     if isinstance(result, tuple):
         return tuple(value * {factor} if part == {part} else value for part, value in enumerate(result))
     return result * {factor}
-
-
 """
-PROPERTIES = Path(__file__).resolve().parents[1] / "properties"
+LAWS = Path(__file__).resolve().parents[2] / "laws"
 
 
 def tests_of(function: str) -> tuple[str, ...]:
-    """The files of property tests that use it."""
-    files = [file for file in sorted(PROPERTIES.glob("test_*.py")) if f"bounds.{function}(" in file.read_text("utf-8")]
+    """The files of laws that use it."""
+    files = [file for file in sorted(LAWS.glob("test_*.py")) if f"bounds.{function}(" in file.read_text("utf-8")]
     if not files:
-        raise LookupError(f"no property test uses bounds.{function}")
+        raise LookupError(f"no law uses bounds.{function}")
     return tuple(f"tests/laws/{file.name}" for file in files)
 
 
@@ -42,7 +43,7 @@ def scaled(function: str, part: int, result: str, factor: float) -> Mutant:
     """That result of the function times the factor."""
     code = WRAPPER.format(function=function, part=part, factor=factor)
     name = f"{function}{':' if result else ''}{result} × {factor}"
-    return Mutant(name, "scaled", "bounds.py", ANCHOR, code + ANCHOR, tests_of(function))
+    return Mutant(name, "scaled", "bounds.py", (), tests_of(function), appended=code)
 
 
 SCALED = [

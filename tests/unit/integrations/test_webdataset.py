@@ -172,11 +172,18 @@ def test_a_loss_that_is_averaged(folder):
         mixture.observe(batch["region"], torch.ones(BATCH).mean())
 
 
-@pytest.mark.parametrize("regions", [None, [3] * BATCH, [-1] * BATCH, torch.zeros(BATCH)])
+@pytest.mark.parametrize("regions", [[3] * BATCH, [-1] * BATCH, torch.zeros(BATCH)])
 def test_regions_that_did_not_come_with_the_batch(folder, regions):
     mixture, _ = opened(folder)
     with pytest.raises(ValueError, match=r"regions: .*pass on what came with the batch: its entry 'region'"):
         mixture.observe(regions, torch.ones(BATCH))
+    assert mixture.allocator.round == 0
+
+
+def test_no_regions_at_all(folder):
+    mixture, _ = opened(folder)
+    with pytest.raises(ValueError, match=r"regions: expected a one-dimensional array of integers, got NoneType None"):
+        mixture.observe(None, torch.ones(BATCH))
     assert mixture.allocator.round == 0
 
 
