@@ -499,6 +499,10 @@ def test_a_copy_is_independent():
     other.load_state_dict(make(lag=0).state_dict())
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def test_a_recorded_history_takes_nothing_from_an_interrupted_step(monkeypatch):
     """Ctrl-C after the round was stored: the draws go on as without it, with a history and without."""
     draws = []
@@ -509,9 +513,10 @@ def test_a_recorded_history_takes_nothing_from_an_interrupted_step(monkeypatch):
         draw = allocator.draw(8)
         allocator.observe(draw.regions, loss_of(draw))
         if interrupted:
-            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(type(allocator), "_catch_up", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-                allocator.step()
+            with monkeypatch.context() as patch:
+                patch.setattr(type(allocator), "_catch_up", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    allocator.step()
         else:
             allocator.step()
         if recorded:
@@ -526,9 +531,10 @@ def test_feedback_that_could_not_be_stored_plays_no_part(monkeypatch):
     one, two = make(), make()
     for allocator in (one, two):
         allocator.draw(6)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_kernel, "store", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        one.close_round([0, 1], [1.0, 100.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(_kernel, "store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            one.close_round([0, 1], [1.0, 100.0])
     one.step()
     two.step()
     assert one.digest() == two.digest()

@@ -93,8 +93,8 @@ class RegionMixture(IterableDataset[Any]):
         regions = allocator.partition.names
         if regions != tuple(names) and set(regions) == set(names):
             raise ValueError(
-                f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)}; "
-                "pass {name: sources[name] for name in allocator.partition.names}"
+                f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)};"
+                " pass {name: sources[name] for name in allocator.partition.names}"
             )
         self.names = tuple(names)
         self.batch_size = integer("batch_size", batch_size, low=1)

@@ -644,3 +644,11 @@ def test_a_shuffle_buffer_that_is_not_saved_warns_when_it_is_resumed(layers, war
     words = [str(warning.message) for warning in caught if warning.category is aria.AriaWarning]
     assert len(words) == 2 * warns
     assert all("['a'] shuffle in a buffer that is not in their state" in each for each in words)
+
+
+def test_sources_in_another_order_than_the_regions_are_refused():
+    """Names of text are numbered in their order: sources by the same names must not be taken one for the other."""
+    allocator = aria.Allocator(aria.Partition.from_labels(["web", "books", "web"]))
+    with pytest.raises(ValueError, match=r"sources: expected them in the order of .*books.*sources\[name\] for name"):
+        RegionMixture({"web": [1], "books": [2]}, allocator)
+    assert RegionMixture({"books": [2], "web": [1]}, allocator).names == ("books", "web")
