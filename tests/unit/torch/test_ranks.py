@@ -1,4 +1,4 @@
-"""Law, rank agreement: the number of ranks changes no bit of the stream or of estimates; ranks that differ are found."""
+"""Law, rank agreement: the number of ranks changes no bit of draws or estimates; ranks that differ are found."""
 
 import re
 from itertools import islice
