@@ -215,6 +215,7 @@ class Allocator:
             n: Number of items; 0 opens an empty round, for a training step that needs none.
             data_rows: Rows with data of their own (of the items in a static coverage) that train in the same round.
                 What counts is their ratio to the rows drawn, over all rounds so far. Default: as many as are drawn.
+                It plays no part with online coverage, where `present` says more.
             present: With `Coverage.online`, the region of each row that trains anyway in this round, integers [m].
 
         Raises:
@@ -231,7 +232,7 @@ class Allocator:
         if (n_open := len(rounds)) > self.lag:
             raise FeedbackLagError(lag_message(self.round, n_open, self.lag))
         drawer = self._drawer
-        if drawer.round != self.round + n_open:  # a call was interrupted
+        if drawer.round != self.round + n_open:  # an interrupted call moved its cursors and noted no round
             drawer = self._drawer = self._new_drawer(rounds)
         drawer.apply(self._progress.changes_up_to(drawer.round - 1 - self.lag))
         tally = next_tally(self._tally, n, data_rows, self._covering)
@@ -474,7 +475,10 @@ class Allocator:
 
     @property
     def probabilities(self) -> FloatArray:
-        """What the next draw follows, before forced visits: float64 [n_regions], summing to 1."""
+        """What the next draw follows, before forced visits: float64 [n_regions], summing to 1.
+
+        With coverage it takes the data rows of the rounds so far; those of the next draw may move it.
+        """
         ahead = self.round + min(len(self.rounds), self.lag) - 1 - self.lag
         self._drawer.apply(self._progress.changes_up_to(ahead))
         return self._drawer.probabilities(self._tally)

@@ -133,19 +133,20 @@ NB_MODULE(_core, m) {
     for (const Copy &c : by_row)
       for (i64 i = 0; i < n; ++i) std::memcpy(c.target + std::size_t(regions.data()[i]) * c.bytes, c.values + std::size_t(i) * c.bytes, c.bytes);
     for (const Copy &c : by_array) std::memcpy(c.target, c.values, c.bytes);
+    enum { ROUND, DRAWS, DROPPED, FORCED, DRAWN, DATA_ROWS, VISITED }; // as in state.py
     i64 *const count = counters.data();
-    for (i64 i = 0; i < n; ++i) count[6] += belief.data()[2 * regions.data()[i] + 1] == 0;
+    for (i64 i = 0; i < n; ++i) count[VISITED] += belief.data()[2 * regions.data()[i] + 1] == 0;
     believe(K, n, regions.data(), news.data(), belief.data(), belief_sums.data());
     for (std::size_t j = 0; j < drawn.size(); ++j) {
       ++visits.data()[drawn.data()[j]];
-      last.data()[drawn.data()[j]] = count[1];
+      last.data()[drawn.data()[j]] = count[DRAWS];
     }
-    count[0] += 1;
-    count[1] += drawn.size() > 0;
-    count[2] += dropped;
-    count[3] += forced;
-    count[4] = drawn_rows;
-    count[5] = data_rows;
+    count[ROUND] += 1;
+    count[DRAWS] += drawn.size() > 0;
+    count[DROPPED] += dropped;
+    count[FORCED] += forced;
+    count[DRAWN] = drawn_rows;
+    count[DATA_ROWS] = data_rows;
     scalars.data()[0] = recent;
     scalars.data()[1] = size;
     scalars.data()[2] = level;

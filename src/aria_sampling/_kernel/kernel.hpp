@@ -195,7 +195,8 @@ inline void weigh(const Weights &W, i64 K, const double *base, double shift, i64
 struct Shares {
   i64 K;
   const double *q, *q_sums;                 // the target: padded, and by block
-  const double *score, *x, *warm, *frozen;  // see Weights
+  // see Weights; after `water`, and after a cap, x are shares and nothing counts as cold: frozen is 0, cold is 1
+  const double *score, *x, *warm, *frozen;
   double cold, exploration;
 
   double block_x(i64 b) const { return warm[b] + cold * frozen[b]; }
@@ -282,28 +283,28 @@ struct Pool {
   i64 last_held;
 };
 struct Rows {
-  i64 *items, *regions;
+  i64 *places, *regions;
   double *probabilities, *weights;
 };
 // Draws n > 0 rows, moves the cursors, and returns how many regions were visited by force.
 //
 // A region with a gap of `gap` draws or more is drawn once for certain (at most n/2 of them, oldest first; gap 0:
 // none); the others share what is left. So the effective p of a region is p * (n - forced)/n, and 1/n more where it was
-// forced: unbiased as a mixture. `places`: room for 2 n; `draws`: non-empty draws so far.
-// Items are left as places in the order of the items; the caller looks them up.
-inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 round, i64 draws, i64 gap, i32 *places, const Rows &R) {
+// forced: unbiased as a mixture. `scratch`: room for 2 n; `draws`: non-empty draws so far.
+// A row's place is one in the order of the items; the caller looks the item up.
+inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 round, i64 draws, i64 gap, i32 *scratch, const Rows &R) {
   const u64 key = stream_key(P.seed, 0, round);
   const i64 most = gap > 0 ? n / 2 : 0;
   i64 forced = 0;
-  for (i32 k = C.next[S.K]; forced < most && k != i32(S.K) && C.last[k] <= draws - gap; k = C.next[k]) places[n - 1 - forced++] = k;
+  for (i32 k = C.next[S.K]; forced < most && k != i32(S.K) && C.last[k] <= draws - gap; k = C.next[k]) scratch[n - 1 - forced++] = k;
   const i64 m = n - forced;
-  i32 *const due = places + m;
-  std::sort(due, places + n);
+  i32 *const due = scratch + m;
+  std::sort(due, scratch + n);
   const Mixed M = mixed(S);
-  systematic(S, M, P.last_held, m, uniform(word(key, 0)), places);
+  systematic(S, M, P.last_held, m, uniform(word(key, 0)), scratch);
 
-  i32 *const ascending = places + n;
-  std::merge(places, due, due, places + n, ascending);
+  i32 *const ascending = scratch + n;
+  std::merge(scratch, due, due, scratch + n, ascending);
   for (i64 j = 0; j < n; ++j)
     if (j == 0 || ascending[j] != ascending[j - 1]) {
       C.last[ascending[j]] = draws;
@@ -316,9 +317,9 @@ inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 rou
   for (i64 j = 0; j < n; ++j) {
     const i64 k = ascending[j];
     R.regions[j] = k;
-    R.items[j] = P.offsets[k] + position(P.seed, k, C.visits[k]++, P.offsets[k + 1] - P.offsets[k]);
+    R.places[j] = P.offsets[k] + position(P.seed, k, C.visits[k]++, P.offsets[k + 1] - P.offsets[k]);
     double p = (M.scale * S.at(k) + M.rest * S.q[k]) * share;
-    if (forced && std::binary_search(due, places + n, i32(k))) p += 1.0 / double(n);
+    if (forced && std::binary_search(due, scratch + n, i32(k))) p += 1.0 / double(n);
     R.probabilities[j] = p;
     R.weights[j] = S.q[k] / p;
   }
@@ -557,7 +558,7 @@ inline double water(i64 K, const double *__restrict s, double scale, double gues
       continue;
     }
     const double better = (1 + ground) / weight;
-    const bool done = number == wet && !(better > level);
+    const bool done = number == wet && !(better > level); // wet sets are nested: as many are the same ones
     wet = number;
     level = better;
     if (done) break;
