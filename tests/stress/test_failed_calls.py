@@ -559,14 +559,13 @@ def begin(kind, lag, state=None):
 
 
 def prospects(loop):
-    """What comes in three more rounds."""
+    """What comes in two more rounds."""
     seen, allocator = [], loop.face.allocator
-    for _ in range(3):
+    for _ in range(2):
         while len(allocator.open_rounds) - allocator.rounds.n_reported <= allocator.lag:
             seen.append(loop.draw())
         loop.report()
-        seen.append(loop.face.state_dict())
-    return seen
+    return [*seen, loop.face.state_dict()]
 
 
 @pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 1])

@@ -16,7 +16,9 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Edit", "changed"]
 
@@ -32,20 +34,29 @@ class Edit:
 
 def changed(source: str, *edits: Edit) -> str:
     """Return the program with these changes; LookupError unless each pattern is in its function exactly once."""
+    if not edits:
+        return source
     module = ast.parse(source)
+    functions = {edit.where: _function(module, edit.where) for edit in edits}
     for edit in edits:
-        function = _function(module, edit.where)
         change = _Expressions(edit) if _is_expression(edit.old) else _Statements(edit)
-        change.visit(function)
+        change.visit(functions[edit.where])
         if change.found != 1:
             place = edit.where or "the module"
             raise LookupError(f"{edit.old!r} is in {place} {change.found} times, expected exactly once")
-    return ast.unparse(ast.fix_missing_locations(module))
+    if "" in functions:
+        return ast.unparse(module)
+    lines = source.splitlines(keepends=True)
+    for function in sorted(functions.values(), key=lambda node: -node.lineno):
+        first = min(node.lineno for node in (function, *function.decorator_list)) - 1
+        text = textwrap.indent(ast.unparse(function), " " * function.col_offset)
+        lines[first : function.end_lineno] = [text + "\n"]
+    return "".join(lines)
 
 
-def _function(module: ast.Module, name: str) -> ast.AST:
+def _function(module: ast.Module, name: str) -> Any:
     """Return the function or class of that qualified name."""
-    node: ast.AST = module
+    node: Any = module
     for part in name.split(".") if name else ():
         found = [
             child
