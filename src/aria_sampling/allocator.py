@@ -417,6 +417,12 @@ class Allocator:
         after._restart()
         self._become(after)
 
+    def settled(self) -> Allocator:
+        """Return a view of this allocator, to be read alone, as of its last closed round: what is open is left out."""
+        view = self._twin()
+        view._restart()
+        return view
+
     def _twin(self) -> Allocator:
         """Return another name for this allocator's parts, to try on it what `_become` then makes true at once."""
         twin = object.__new__(type(self))
@@ -424,9 +430,13 @@ class Allocator:
         return twin
 
     def __copy__(self) -> Allocator:
-        """Return an independent allocator; what never changes is shared with this one."""
+        """Return an independent allocator; what never changes is shared with this one.
+
+        Open rounds are copied without what a face remembers of them: process groups and loaders have no copies.
+        """
         fixed = (self._partition, self._coverage, self._estimator, self._policy, self._target, self._uncovered)
-        return copy.deepcopy(self, {id(part): part for part in fixed})
+        faces = [part for opened in self.rounds for part in (opened.context, opened.close)]
+        return copy.deepcopy(self, {id(part): part for part in fixed} | {id(part): None for part in faces})
 
     def _become(self, after: Allocator) -> None:
         """Go to another state at once: what fails before, or Ctrl-C, changes nothing."""

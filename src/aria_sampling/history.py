@@ -18,7 +18,6 @@ It is apart from the allocator because nothing in it decides a draw: a run witho
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -103,8 +102,7 @@ class History:
 
     def _observed(self) -> dict[str, Any]:
         """Return the row of now, by column."""
-        settled = copy.copy(self.allocator)
-        settled.rewind()  # of the copy: open rounds depend on how far a loader draws ahead
+        settled = self.allocator.settled()  # open rounds depend on how far a loader draws ahead
         metrics, estimate = settled.metrics(), settled.estimate()
         with np.errstate(over="ignore"):  # float32 ends at 3e38
             regional = {name: getattr(estimate, name).astype(np.float32) for name in ("mean", "stderr", "count")}

@@ -111,6 +111,29 @@ def test_recording_changes_no_draw():
     assert len(with_one.allocator.open_rounds) == len(without.allocator.open_rounds) == 2
 
 
+class Uncopied:
+    """What a face may remember of a batch: a process group, a stream of a device."""
+
+    def __deepcopy__(self, _):
+        raise TypeError("cannot be copied")
+
+
+def test_what_a_face_remembers_of_open_rounds_is_left_alone():
+    history = make(lag=2, every=1)
+    train(history, 3)
+    for opened in history.allocator.rounds:
+        opened.context, opened.close = Uncopied(), Uncopied()
+    contexts = [(opened.context, opened.close) for opened in history.allocator.rounds]
+    before = history.allocator.digest()
+    for each in (history, aria.History(history.allocator, every=1)):
+        each.record()
+    assert len(history) == 3
+    twin = copy.copy(history.allocator)
+    assert [draw.round for draw in twin.open_rounds] == [3, 4]
+    assert [(opened.context, opened.close) for opened in history.allocator.rounds] == contexts
+    assert history.allocator.digest() == twin.digest() == before
+
+
 def test_losses_beyond_float32_are_infinite():
     history = make(every=1)
     draw = history.allocator.draw(8, present=[])

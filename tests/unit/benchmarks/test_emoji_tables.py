@@ -182,8 +182,8 @@ def test_the_tables_of_the_pages_are_those_of_the_committed_runs() -> None:
     texts = pages.pages()
     for path, text in texts.items():
         assert path.read_text(encoding="utf-8") == text, f"`python -m benchmarks.emoji pages` fills {path.name} in"
-    for name in pages.TABLES:
-        assert sum(text.count(f"<!-- numbers:{name} -->\n| ") for text in texts.values()) >= 1  # shown somewhere; all places are held to the runs above
+    for name in pages.TABLES:  # each is shown somewhere; all places are held to the runs above
+        assert any(f"<!-- numbers:{name} -->\n| " in text for text in texts.values())
 
 
 def test_a_table_is_filled_in_and_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
