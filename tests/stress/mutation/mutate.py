@@ -60,14 +60,17 @@ def plant(mutant: Mutant | None, folder: Path) -> None:
         (folder / "aria_sampling" / mutant.file).write_text(planted(mutant), encoding="utf-8")
 
 
-def run(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[str | None, float]:
-    """Return the first test that fails with that bug (None: all pass), and the seconds it took."""
+def run(mutant: Mutant | None, tests: tuple[str, ...], *, reference: bool) -> tuple[str | None, float]:
+    """Return the first test that fails with that bug (None: all pass), and the seconds it took.
+
+    `reference`: on the Python kernel.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         plant(mutant, folder)
         path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
         env = {**os.environ, "PYTHONPATH": path, "MUTANT_FOLDER": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        if mutant is not None and mutant.reference:
+        if reference:
             env["ARIA_KERNEL"] = "reference"
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "mutation_guard", "--hypothesis-profile=mutation"]
         command = [sys.executable, "-m", "pytest", *options, "--tb=no", "-rf", *tests]
@@ -144,13 +147,15 @@ def main() -> int:
     if not mutants:
         parser.error(f"no mutant of that name; there are {', '.join(mutant.name for mutant in every)}")
     check_sources(mutants)
-    test, seconds = run(None, tuple(dict.fromkeys(file for mutant in mutants for file in mutant.tests)))
-    print(f"without a bug: {'all pass' if test is None else 'FAILS ' + test} ({seconds:.1f} s)", flush=True)
-    if test is not None:
-        return 1
+    for reference in {mutant.reference for mutant in mutants}:
+        files = tuple(dict.fromkeys(file for each in mutants if each.reference == reference for file in each.tests))
+        test, seconds = run(None, files, reference=reference)
+        print(f"without a bug: {'all pass' if test is None else 'FAILS ' + test} ({seconds:.1f} s)", flush=True)
+        if test is not None:
+            return 1
 
     def one(mutant: Mutant) -> tuple[Mutant, str | None, float]:
-        test, seconds = run(mutant, mutant.tests)
+        test, seconds = run(mutant, mutant.tests, reference=mutant.reference)
         print(f"{mutant.name}: {test or 'SURVIVES'} ({seconds:.1f} s)", flush=True)
         return mutant, test, seconds
 
