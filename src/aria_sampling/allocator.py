@@ -63,9 +63,9 @@ class Allocator:
             [n_regions]; a region with 0 is never drawn.
         exploration: Share of every draw that follows the target whatever is known, in (0, 1]; None is 0.2. It bounds
             the weights by 1/exploration and keeps every region under observation.
-        max_repeat: The most that any item may be drawn per n_items draws, at least 1. It caps the share of every
-            region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot take over.
-            With a cap no visit is forced, so a region may wait for longer. Default: no cap.
+        max_repeat: How often any item is expected to be drawn per n_items draws, at most. At least 1. It caps the
+            share of every region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot
+            take over. With a cap no visit is forced, so a region may wait for longer. Default: no cap.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is. 0 where
             draw, observe and step take turns; as many batches as a loader draws ahead otherwise. None: 0, or what
@@ -169,7 +169,7 @@ class Allocator:
 
     @property
     def max_repeat(self) -> float | None:
-        """The most that any item may be drawn per n_items draws."""
+        """How often any item is expected to be drawn per n_items draws, at most."""
         return self._max_repeat
 
     @property

@@ -85,8 +85,8 @@ class Coverage:
         noise of variance `noise`. It is exact up to 4,096 regions, and above if at most 2,048 regions have data.
         Beyond, the covariance between two distant regions is what 1,024 inducing points carry of it (512 above 131,072
         regions), while near regions, in blocks of at most 512, keep theirs (PIC: Snelson and Ghahramani 2007). That
-        errs towards 1. With centres of width 384, 4,096 regions take 0.5 GB and 5 CPU seconds, 65,536 take 0.6 GB and
-        20, and 262,144 take 1.5 GB and 50. Without centres, and above 262,144 regions, `uncovered` is
+        errs towards 1. Time then grows in proportion to the regions: seconds for some thousands, and tens of
+        seconds for tens of thousands. Without centres, and above 262,144 regions, `uncovered` is
         ``noise / (distinct + noise)``.
 
     Raises:
