@@ -20,11 +20,15 @@ from aria_sampling.conditioning import Switch as Switch
 from aria_sampling.conditioning import SwitchSchedule as SwitchSchedule
 from aria_sampling.conditioning import TimestepProfile as TimestepProfile
 from aria_sampling.coverage import Coverage as Coverage
+from aria_sampling.errors import ArgumentError as ArgumentError
+from aria_sampling.errors import AriaError as AriaError
 from aria_sampling.errors import AriaWarning as AriaWarning
 from aria_sampling.errors import FeedbackLagError as FeedbackLagError
+from aria_sampling.errors import MissingDependencyError as MissingDependencyError
 from aria_sampling.errors import PartitionFileError as PartitionFileError
 from aria_sampling.errors import RankError as RankError
 from aria_sampling.errors import StateError as StateError
+from aria_sampling.errors import UsageError as UsageError
 from aria_sampling.estimators import Certificate as Certificate
 from aria_sampling.estimators import Ema as Ema
 from aria_sampling.estimators import EmaBank as EmaBank
@@ -49,6 +53,8 @@ __all__ = [
     "Adopted",
     "Advice",
     "Allocator",
+    "ArgumentError",
+    "AriaError",
     "AriaWarning",
     "Certificate",
     "ConstantSwitch",
@@ -65,6 +71,7 @@ __all__ = [
     "GroupDRO",
     "History",
     "KMeansPartitioner",
+    "MissingDependencyError",
     "Partition",
     "PartitionFileError",
     "Partitioner",
@@ -81,6 +88,7 @@ __all__ = [
     "SwitchSchedule",
     "TimestepProfile",
     "UniformPolicy",
+    "UsageError",
     "__version__",
 ]
 

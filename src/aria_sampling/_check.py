@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, FloatArray, IntArray
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["LOSS_HINTS", "as_array", "float_vector", "instance", "int_vector", "integer", "real", "shown"]
 
@@ -41,7 +42,7 @@ def instance(name: str, value: Any, kind: type) -> Any:
     """Return `value`; ValueError unless it is an instance of `kind`."""
     if not isinstance(value, kind):
         hint = ": pass an instance, not the class" if isinstance(value, type) else ""
-        raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {shown(value)}{hint}")
+        raise ArgumentError(f"{name}: expected an instance of {kind.__name__}, got {shown(value)}{hint}")
     return value
 
 
@@ -52,13 +53,13 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
         return value
     expected = f"an integer >= {low} that fits an int64" if high is None else f"an integer in [{low}, {high}]"
     if isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}={shown(value)}: expected {expected}, got a bool")
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got a bool")
     try:
         number = operator.index(value)
     except Exception:  # whatever an object's __index__ raises
-        raise ValueError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
     if number < low or number > most:
-        raise ValueError(f"{name}={number}: expected {expected}")
+        raise ArgumentError(f"{name}={number}: expected {expected}")
     return number
 
 
@@ -78,15 +79,15 @@ def real(
     left, right = "(" if open_low else "[", ")" if open_high or high == math.inf else "]"
     expected = f"a finite number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, bool | np.bool_ | str | bytes):
-        raise ValueError(f"{name}={shown(value)}: expected {expected}, not a bool or text")
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, not a bool or text")
     try:
         number = float(value)
     except Exception:  # whatever an object's __float__ raises
-        raise ValueError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
     below = number <= low if open_low else number < low
     above = number >= high if open_high else number > high
     if not math.isfinite(number) or below or above:
-        raise ValueError(f"{name}={number!r}: expected {expected}")
+        raise ArgumentError(f"{name}={number!r}: expected {expected}")
     return number
 
 
@@ -103,7 +104,7 @@ def as_array(name: str, values: Any, what: str, dtype: type[np.float64] | None =
             return np.asarray(_array_of_tensor(values), dtype)
         return np.asarray(values, dtype)
     except Exception as error:  # whatever an object's __array__ raises
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected {what}, got {type(values).__name__}, which NumPy cannot read ({_cut(str(error))})"
         ) from error
 
@@ -125,7 +126,7 @@ def _refuse_sparse(name: str, values: Any, what: str) -> None:
     if dense:
         came = f"a sparse {type(values).__name__} of shape {tuple(values.shape)}"
         flat = ".ravel()" if what.startswith("a one-dimensional") else ""
-        raise ValueError(f"{name}: expected {what}, got {came}; pass {name}.{dense}{flat}")
+        raise ArgumentError(f"{name}: expected {what}, got {came}; pass {name}.{dense}{flat}")
 
 
 def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
@@ -133,13 +134,13 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
     array = as_array(name, values, f"a one-dimensional array of {what}")
     if array.ndim != 1:
         hint = LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected a one-dimensional array of {what}, got "
             + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {shown(values)}")
             + hint
         )
     if length is not None and len(array) != length:
-        raise ValueError(f"{name}: expected {length} {what}, got {len(array)}")
+        raise ArgumentError(f"{name}: expected {length} {what}, got {len(array)}")
     return _tightened(array) if array.dtype == object else array
 
 
@@ -173,11 +174,11 @@ def int_vector(
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}{hint}")
+        raise ArgumentError(f"{name}: expected integers, got dtype {array.dtype}{hint}")
     least, most = int(array.min()), int(array.max())
     if least < low or most >= (2**63 if high is None else high):
         wanted = f"in [{low}, {high})" if high is not None else f">= {low}" if least < low else "below 2**63"
-        raise ValueError(f"{name}: expected values {wanted}, got {least} to {most}{hint}")
+        raise ArgumentError(f"{name}: expected values {wanted}, got {least} to {most}{hint}")
     return array.astype(np.int64, copy=False)
 
 
@@ -185,5 +186,5 @@ def float_vector(name: str, values: Any, *, length: int | None = None) -> FloatA
     """Return `values` as float64[n]; non-finite numbers pass. Raises ValueError for other shapes or dtypes."""
     array = _vector(name, values, length, "numbers")
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        raise ArgumentError(f"{name}: expected real numbers, got dtype {array.dtype}")
     return array.astype(np.float64, copy=False)

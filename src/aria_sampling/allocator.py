@@ -35,7 +35,7 @@ from aria_sampling._check import float_vector, instance, int_vector, integer, re
 from aria_sampling.adoption import Adopted, heirs, inherited
 from aria_sampling.coverage import Coverage
 from aria_sampling.drawing import Drawer, decayed, next_tally
-from aria_sampling.errors import AriaWarning, FeedbackLagError, lag_message
+from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, lag_message
 from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, borrowed, certify
 from aria_sampling.partition import Partition
 from aria_sampling.policies import Policy, Proportional
@@ -204,7 +204,7 @@ class Allocator:
     def _not_begun(self, why: str) -> None:
         """Raise RuntimeError, saying `why`, once a round was drawn."""
         if self.round or len(self.rounds):
-            raise RuntimeError(why)
+            raise UsageError(why)
 
     # -- a round ---------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Allocator:
         """Return `present` as int64 [m] of its own; None where it plays no part."""
         online = self._covering is not None and self._covering.is_online
         if present is not None and not online:
-            raise ValueError(
+            raise ArgumentError(
                 "present: expected with online coverage only; make the Allocator with "
                 "coverage=aria.Coverage.online(partition), or with coverage=aria.Coverage(partition, items=...) if the "
                 "items with data are known beforehand"
@@ -264,7 +264,7 @@ class Allocator:
         if not online:
             return None
         if present is None:
-            raise ValueError(
+            raise ArgumentError(
                 "present: expected the regions of the rows that train anyway, since coverage is online; pass "
                 "present=[] for a round without any"
             )
@@ -324,7 +324,7 @@ class Allocator:
         before = {name: array.take(k, axis=0) for name, array in progress.estimator.rows.items()}
         learnt: Any = estimator.update(dict(before), _copies(progress.estimator.shared), feedback)
         if not isinstance(learnt, tuple) or len(cast("tuple[Any, ...]", learnt)) != 2:
-            raise ValueError(f"estimator: update(): expected a tuple (rows, shared), got {shown(learnt)}")
+            raise ArgumentError(f"estimator: update(): expected a tuple (rows, shared), got {shown(learnt)}")
         rows, shared = cast("tuple[dict[str, FloatArray], dict[str, FloatArray]]", learnt)
         _same_form("estimator: update()", "rows", rows, before)
         _same_form("estimator: update()", "shared", shared, progress.estimator.shared)
@@ -366,10 +366,10 @@ class Allocator:
         for name in ("mean", "stderr", "count", "age"):
             values = getattr(now, name, None)
             if not _is_float64(values, (length,)):
-                raise ValueError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
+                raise ArgumentError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
         # a sum is not finite where one of its terms is not, and a minimum is NaN where one is
         if not (math.isfinite(now.mean.sum()) and now.count.min() > 0 and now.stderr.min() >= 0):
-            raise ValueError(
+            raise ArgumentError(
                 f"{who}: expected finite means, counts above 0 and standard errors of at least 0 once there is "
                 f"feedback, got means {shown(now.mean)}, counts {shown(now.count)}, errors {shown(now.stderr)}"
             )
@@ -387,7 +387,7 @@ class Allocator:
             everywhere = borrowed(self._estimator.estimate(_fixed(State(rows, state.shared))))
             after = policy.update(_fixed(progress.policy), _not_negative(everywhere))
             if not isinstance(after, State):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ValueError(f"policy: update(): expected a State, got {shown(after)}")
+                raise ArgumentError(f"policy: update(): expected a State, got {shown(after)}")
             _same_form("policy: update()", "rows", after.rows, progress.policy.rows)
             _same_form("policy: update()", "shared", after.shared, progress.policy.shared)
             scores = self._checked_scores(policy.log_score(after), self._partition.n_regions)
@@ -408,7 +408,7 @@ class Allocator:
         who = f"policy: log_score() of {type(self._policy).__name__}"
         scores = float_vector(who, scores, length=length).copy()
         if not (scores < np.inf).all():  # NaN included
-            raise ValueError(f"{who}: expected numbers below inf, got {shown(scores)}")
+            raise ArgumentError(f"{who}: expected numbers below inf, got {shown(scores)}")
         return scores
 
     def rewind(self) -> None:
@@ -519,7 +519,7 @@ class Allocator:
             ValueError: An argument out of its range, or the estimator is not an `Ema`.
         """
         if not isinstance(self._estimator, Ema):
-            raise ValueError(
+            raise ArgumentError(
                 f"certificate: needs the estimator Ema, whose weights do not depend on the losses, got "
                 f"{type(self._estimator).__name__}: make the Allocator with estimator=aria_sampling.Ema(...)"
             )
@@ -689,7 +689,7 @@ class Allocator:
 def _of_pool(coverage: Coverage, partition: Partition) -> Coverage:
     """Return `coverage`; ValueError unless it is of that partition."""
     if coverage.partition != partition:
-        raise ValueError(
+        raise ArgumentError(
             f"coverage: expected one of the allocator's partition {partition!r}, got one of {coverage.partition!r}; "
             "make it as aria.Coverage(partition, items=...)"
         )
@@ -700,7 +700,7 @@ def _refuse(policy: Policy, **given: Any) -> None:
     """Raise ValueError if a baseline is given what it would ignore."""
     for name, value in given.items():
         if value is not None:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}={shown(value)}: {type(policy).__name__} draws by its own shares and would ignore it; leave "
                 f"{name} out, or leave out policy={policy!r}"
             )
@@ -710,11 +710,11 @@ def _checked_state(who: str, state: Any, n_regions: int) -> State:
     """Return the first state of a part; ValueError unless its arrays are float64, and rows one a region."""
     expected = "a State of float64 arrays, rows [n_regions, ...]"
     if not isinstance(state, State):
-        raise ValueError(f"{who}: expected init() to return {expected}, got {shown(state)}")
+        raise ArgumentError(f"{who}: expected init() to return {expected}, got {shown(state)}")
     for name, array in [*state.rows.items(), *state.shared.items()]:
         whole = _is_float64(array, getattr(array, "shape", ()))
         if not whole or (name in state.rows and array.shape[:1] != (n_regions,)):
-            raise ValueError(f"{who}: expected init() to return {expected}, got {name}={shown(array)}")
+            raise ArgumentError(f"{who}: expected init() to return {expected}, got {name}={shown(array)}")
     return State(_copies(state.rows), _copies(state.shared))
 
 
@@ -723,11 +723,11 @@ def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> 
     there = cast("dict[Any, Any]", found) if isinstance(found, dict) else {}
     for name, array in like.items():
         if not _is_float64(there.get(name), array.shape):
-            raise ValueError(
+            raise ArgumentError(
                 f"{who}: expected {what} with {name!r}, float64{[*array.shape]}, got {shown(there.get(name))}"
             )
     if len(there) != len(like):
-        raise ValueError(f"{who}: expected {what} {sorted(like)}, got {shown(list(there))}")
+        raise ArgumentError(f"{who}: expected {what} {sorted(like)}, got {shown(list(there))}")
 
 
 def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:

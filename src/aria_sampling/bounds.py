@@ -25,6 +25,7 @@ import numpy as np
 
 from aria_sampling._arrays import FloatArray, IntArray
 from aria_sampling._check import as_array, float_vector, integer, real
+from aria_sampling.errors import ArgumentError
 
 __all__ = [
     "allocation_change",
@@ -89,12 +90,12 @@ def ema_error(
     gains = float_vector("gains", gains)
     counts = float_vector("counts", counts, length=len(gains))
     if not ((gains >= 0) & (gains <= 1)).all():
-        raise ValueError(f"gains: expected values in [0, 1], got {gains.min()} to {gains.max()}")
+        raise ArgumentError(f"gains: expected values in [0, 1], got {gains.min()} to {gains.max()}")
     if not (counts[gains > 0] >= 1).all():
-        raise ValueError("counts: expected at least 1 in every round with a positive gain")
+        raise ArgumentError("counts: expected at least 1 in every round with a positive gain")
     drifts = _finite("drift", drift)
     if drifts.shape not in ((), gains.shape):
-        raise ValueError(f"drift: expected a number or {len(gains)} numbers, one a round, got shape {drifts.shape}")
+        raise ArgumentError(f"drift: expected a number or {len(gains)} numbers, one a round, got shape {drifts.shape}")
     drifts = np.broadcast_to(drifts, gains.shape)
     noise2 = real("sigma", sigma, low=0) ** 2
     bias, variance = np.empty(len(gains)), np.empty(len(gains))
@@ -115,7 +116,7 @@ def ema_steady_state(*, gain: Any, gap: Any, count: Any, drift: Any, sigma: Any)
     a = _rate(gain)
     gap, count = _positive("gap", gap), _positive("count", count)
     if not (count >= 1).all():
-        raise ValueError(f"count: expected at least 1 loss a visit, got {count.min()}")
+        raise ArgumentError(f"count: expected at least 1 loss a visit, got {count.min()}")
     bias = (1 - a) * gap * _finite("drift", drift) / a
     return bias, a / (2 - a) * _finite("sigma", sigma) ** 2 / count
 
@@ -295,9 +296,9 @@ def timestep_ratio_bias(*, shares: Any, mean: Any, profile: Any) -> float:
     pi = float_vector("shares", shares)
     m, mu = float_vector("mean", mean, length=len(pi)), float_vector("profile", profile, length=len(pi))
     if not ((pi >= 0).all() and abs(pi.sum() - 1) < 1e-6):
-        raise ValueError(f"shares: expected values that are not negative and sum to 1, got a sum of {pi.sum()}")
+        raise ArgumentError(f"shares: expected values that are not negative and sum to 1, got a sum of {pi.sum()}")
     if not (mu > 0).all():
-        raise ValueError(f"profile: expected positive values, got a smallest of {mu.min()}")
+        raise ArgumentError(f"profile: expected positive values, got a smallest of {mu.min()}")
     return float((pi * m).sum() - (pi * m / mu).sum() * (pi * mu).sum())
 
 
@@ -324,9 +325,9 @@ def ess_fraction(p: Any, q: Any) -> float:
     q = float_vector("q", q, length=len(p))
     held = q > 0
     if not ((q >= 0).all() and held.any()):
-        raise ValueError(f"q: expected shares, none negative and not all 0, got {q!r}")
+        raise ArgumentError(f"q: expected shares, none negative and not all 0, got {q!r}")
     if not (p[held] > 0).all():
-        raise ValueError("p: expected positive values wherever q is positive")
+        raise ArgumentError("p: expected positive values wherever q is positive")
     return float(1 / (q[held] ** 2 / p[held]).sum())
 
 
@@ -337,7 +338,7 @@ def oscillation(log_ratio: Any) -> float:
     """
     values = float_vector("log_ratio", log_ratio)
     if not (len(values) and np.isfinite(values).all()):
-        raise ValueError(f"log_ratio: expected finite numbers, at least one, got {values!r}")
+        raise ArgumentError(f"log_ratio: expected finite numbers, at least one, got {values!r}")
     return float((values.max() - values.min()) / 2)
 
 
@@ -444,7 +445,7 @@ def merged_moments(count: Any, mean: Any, m2: Any) -> tuple[FloatArray, FloatArr
     """
     n, means, squares = _finite("count", count), _numbers("mean", mean), _positive("m2", m2)
     if n.ndim == 0 or means.shape != n.shape or squares.shape != n.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"count, mean, m2: expected one shape with ranks first, got {n.shape}, {means.shape}, {squares.shape}"
         )
     held = n > 0
@@ -477,7 +478,7 @@ def _positive(name: str, value: Any) -> FloatArray:
     """Return `value` as float64 of any shape; ValueError unless numbers, nowhere negative or NaN."""
     array = _numbers(name, value)
     if not (array >= 0).all():
-        raise ValueError(f"{name}: expected values that are not negative, got {array.min()}")
+        raise ArgumentError(f"{name}: expected values that are not negative, got {array.min()}")
     return array
 
 
@@ -485,5 +486,5 @@ def _finite(name: str, value: Any) -> FloatArray:
     """Return `value` as `_positive` does; ValueError if it is infinite anywhere."""
     array = _positive(name, value)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite values, got {array.max()}")
+        raise ArgumentError(f"{name}: expected finite values, got {array.max()}")
     return array

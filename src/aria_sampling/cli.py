@@ -19,6 +19,7 @@ from aria_sampling._arrays import AnyArray, FloatArray
 from aria_sampling._check import float_vector, int_vector, integer, real
 from aria_sampling.allocator import Allocator
 from aria_sampling.coverage import Coverage
+from aria_sampling.errors import ArgumentError
 from aria_sampling.partition import KMeansPartitioner, Partition
 from aria_sampling.policies import Proportional
 from aria_sampling.report._files import from_files
@@ -94,11 +95,11 @@ def _array(option: str, path: str) -> AnyArray:
     try:
         found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever NumPy meets in a file that is none of its own
-        raise ValueError(
+        raise ArgumentError(
             f"{option} {path}: expected an .npy file of numbers; {error or type(error).__name__}"
         ) from None
     if not hasattr(found, "dtype"):
-        raise ValueError(f"{option} {path}: expected an .npy file, got an archive; save one array with numpy.save")
+        raise ArgumentError(f"{option} {path}: expected an .npy file, got an archive; save one array with numpy.save")
     return found
 
 
@@ -107,16 +108,16 @@ def _pool(path: str) -> Partition:
     try:
         return Partition.load(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"POOL {path}: {error}") from None
+        raise ArgumentError(f"POOL {path}: {error}") from None
 
 
 def _partition(args: argparse.Namespace) -> None:
     """Make a partition and save it."""
     if (args.regions is None) == (args.embeddings is not None):
-        raise ValueError("--regions: expected with --embeddings, and with nothing else")
+        raise ArgumentError("--regions: expected with --embeddings, and with nothing else")
     out = Path(args.pool)
     if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"POOL {out}: expected a file to write, in a folder that exists")
+        raise ArgumentError(f"POOL {out}: expected a file to write, in a folder that exists")
     if args.labels is not None:
         _no_input("POOL", out, args.labels)
         pool = Partition.from_labels(_array("--labels", args.labels))
@@ -131,7 +132,7 @@ def _no_input(what: str, out: Path, *inputs: str) -> None:
     """Refuse to write over what is read."""
     for path in inputs:
         if out.exists() and Path(path).exists() and out.samefile(path):
-            raise ValueError(f"{what} {out}: expected a file to write, got the one to read")
+            raise ArgumentError(f"{what} {out}: expected a file to write, got the one to read")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -167,7 +168,7 @@ def _simulate(args: argparse.Namespace) -> None:
     if args.discrepancy is not None:
         truth = float_vector("--discrepancy", _array("--discrepancy", args.discrepancy), length=pool.n_regions)
         if not ((truth >= 0) & (truth <= 1e100)).all():
-            raise ValueError(f"--discrepancy {args.discrepancy}: expected numbers from 0 to 1e100")
+            raise ArgumentError(f"--discrepancy {args.discrepancy}: expected numbers from 0 to 1e100")
     if args.covered is not None:
         covered = int_vector("--covered", _array("--covered", args.covered), high=pool.n_items)
         coverage = Coverage(pool, items=covered)

@@ -28,7 +28,7 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling._check import as_array, float_vector, instance, int_vector, real
-from aria_sampling.errors import AriaWarning, StateError
+from aria_sampling.errors import ArgumentError, AriaWarning, StateError
 from aria_sampling.partition._file import Format, read, write
 from aria_sampling.partition.partition import Partition
 
@@ -129,7 +129,7 @@ class Coverage:
         if length_scale is not None:
             length_scale = real("length_scale", length_scale, low=0, open_low=True)
         if items is None and counts is None and embeddings is None:
-            raise ValueError(
+            raise ArgumentError(
                 "items: expected items=, embeddings= or counts=, got none of them; pass items=[] if no item has data"
             )
         if counts is not None:
@@ -292,12 +292,12 @@ def _checked_counts(partition: Partition, counts: Any, items: Any, embeddings: A
     """Return a copy of `counts`, float64 [n_regions]; ValueError unless they stand alone and are not negative."""
     if items is not None or embeddings is not None:
         other = "items" if items is not None else "embeddings"
-        raise ValueError(f"counts: expected no {other}= beside it, got both; counts= says all there is of a region")
+        raise ArgumentError(f"counts: expected no {other}= beside it, got both; counts= says all there is of a region")
     array = float_vector("counts", counts, length=partition.n_regions)
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.sum())
     if not finite or not (array >= 0).all():
-        raise ValueError(
+        raise ArgumentError(
             f"counts: expected numbers >= 0 with a finite sum, got values from {array.min()} to {array.max()}"
         )
     return array.copy()
@@ -314,7 +314,7 @@ def _counted(partition: Partition, items: Any, embeddings: Any) -> tuple[FloatAr
         distinct += np.bincount(partition.regions_of(once), minlength=partition.n_regions)
     if embeddings is not None:
         if partition.centers is None:
-            raise ValueError(
+            raise ArgumentError(
                 "embeddings: expected a partition with centers, to find their regions, got one made from labels alone; "
                 "make it with a partitioner, or pass centers= to Partition.from_labels; or pass items= instead"
             )
@@ -331,13 +331,13 @@ def _checked_items(partition: Partition, items: Any) -> IntArray:
     array = as_array("items", items, "item numbers [m], or a bool mask [n_items]")
     if array.dtype == bool:
         if array.shape != (partition.n_items,):
-            raise ValueError(
+            raise ArgumentError(
                 f"items: expected a mask of shape ({partition.n_items},), one bool an item, got shape {array.shape}; "
                 "pass the numbers of the items, or a mask of all items"
             )
         return np.flatnonzero(array)
     if array.ndim == 1 and array.dtype.kind == "i" and array.size and array.min() == -1:
-        raise ValueError(
+        raise ArgumentError(
             f"items: expected items of the pool, got -1 in {int((array == -1).sum())} of {array.size} places; captions "
             "that are not in the pool go to embeddings=: "
             "Coverage(partition, items=items[items >= 0], embeddings=embeddings[items < 0])"

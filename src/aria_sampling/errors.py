@@ -6,29 +6,80 @@ caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
-__all__ = ["AriaWarning", "FeedbackLagError", "PartitionFileError", "RankError", "StateError", "lag_message"]
+from typing import Any
+
+__all__ = [
+    "ArgumentError",
+    "AriaError",
+    "AriaWarning",
+    "FeedbackLagError",
+    "MissingDependencyError",
+    "PartitionFileError",
+    "RankError",
+    "StateError",
+    "UnsizedError",
+    "UsageError",
+    "lag_message",
+]
 
 
 class AriaWarning(UserWarning):
     """Something works, but not as its user probably wants. Each warning comes once an allocator."""
 
 
-class FeedbackLagError(RuntimeError):
+class AriaError(Exception):
+    """Base of the errors that this library raises. Catch the built-in error that each subclass is, too.
+
+    Args:
+        message: What came, what was expected, and what to do.
+        remedy: A line of Python that mends it, over the names of arguments as the documentation uses them. It is
+            shown at the end of the message.
+
+    Attributes:
+        remedy: That line; None where the message says all, such as the range of a number.
+    """
+
+    remedy: str | None = None
+
+    def __init__(self, *args: Any, remedy: str | None = None) -> None:
+        if remedy is not None:
+            args = (f"{args[0]}. Try: {remedy}", *args[1:])
+        super().__init__(*args)
+        self.remedy = remedy
+
+
+class ArgumentError(AriaError, ValueError):
+    """An argument of the wrong kind, or out of its range. Nothing was changed."""
+
+
+class UsageError(AriaError, RuntimeError):
+    """A call that cannot be answered now, such as `observe` without an open round. Nothing was changed."""
+
+
+class MissingDependencyError(AriaError, ImportError):
+    """A package that is not installed."""
+
+
+class UnsizedError(AriaError, TypeError):
+    """The length of something that never ends."""
+
+
+class FeedbackLagError(AriaError, RuntimeError):
     """A draw needs feedback that has not arrived: the loader runs further ahead than ``lag`` allows.
 
     The message names the smallest lag that would have let this draw go ahead.
     """
 
 
-class StateError(ValueError):
+class StateError(AriaError, ValueError):
     """A saved state does not fit this object: another pool, configuration or schema, or damaged."""
 
 
-class PartitionFileError(ValueError):
+class PartitionFileError(AriaError, ValueError):
     """A partition file is truncated, damaged, or not a partition file at all."""
 
 
-class RankError(RuntimeError):
+class RankError(AriaError, RuntimeError):
     """The ranks of a distributed run have come apart: another round, or another state. The message names them."""
 
 

@@ -26,7 +26,7 @@ from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, decode
 from aria_sampling._check import integer
 from aria_sampling.advice import Advice, Curves, advise
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import StateError
+from aria_sampling.errors import ArgumentError, StateError
 from aria_sampling.state import check_pool
 
 __all__ = ["History"]
@@ -57,13 +57,13 @@ class History:
 
     def __init__(self, allocator: Allocator, *, every: int = 50, max_records: int = 256) -> None:
         if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"allocator: expected an Allocator, got {type(allocator).__name__}")
+            raise ArgumentError(f"allocator: expected an Allocator, got {type(allocator).__name__}")
         n_regions = allocator.partition.n_regions
         self.allocator = allocator
         self.every = integer("every", every, low=1)
         self.max_records = integer("max_records", max_records, low=4)
         if self.max_records * n_regions * 8 >= _MOST_BYTES:
-            raise ValueError(
+            raise ArgumentError(
                 f"max_records={max_records}: with {n_regions} regions, expected at most {_MOST_BYTES // 8 // n_regions}"
             )
         self._metric_names = tuple(name for name in allocator.metrics() if name not in _OF_THE_MOMENT)
@@ -176,7 +176,7 @@ class History:
     def metrics(self, name: str) -> FloatArray:
         """Return one of `Allocator.metrics` at each record, float64 [T]; ValueError for another name."""
         if not isinstance(name, str) or name not in self._metric_names:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"name={name!r}: expected one of {', '.join(self._metric_names)}")
+            raise ArgumentError(f"name={name!r}: expected one of {', '.join(self._metric_names)}")
         return self._view("metrics")[:, self._metric_names.index(name)]
 
     def advice(self) -> Advice:

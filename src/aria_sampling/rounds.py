@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aria_sampling._arrays import FloatArray, IntArray
+from aria_sampling.errors import UsageError
 
 __all__ = ["Draw", "OpenRound", "OpenRounds", "Tally"]
 
@@ -126,7 +127,7 @@ class OpenRounds:
         """Return the oldest open round; RuntimeError, naming the call `what`, if none is open."""
         rounds = self._open()
         if not rounds:
-            raise RuntimeError(_NONE_OPEN.format(what))
+            raise UsageError(_NONE_OPEN.format(what))
         return rounds[0]
 
     # -- reports of faces ------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class OpenRounds:
         for opened in self._open():
             if opened.close is None:
                 return opened
-        raise RuntimeError(_NONE_OPEN.format(what) + (_WEIGHTS_BEFORE if what == "weights" else ""))
+        raise UsageError(_NONE_OPEN.format(what) + (_WEIGHTS_BEFORE if what == "weights" else ""))
 
     def report(self, close: Callable[[], None], *, wait: bool) -> None:
         """Note what closes the round that `reporting` names. It is called at once unless it may `wait` and lag > 0."""

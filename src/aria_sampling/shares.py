@@ -13,6 +13,7 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, IntArray
 from aria_sampling._check import as_array, float_vector, real
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["capped", "repeat_cap", "shares", "target_shares", "water_fill"]
 
@@ -32,7 +33,7 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
     named = {"pool": 1.0, "uniform": 0.0}
     if isinstance(target, str):
         if target not in named:
-            raise ValueError(
+            raise ArgumentError(
                 f"target={target!r}: expected 'pool', 'uniform', a number in [0, 1], or one share a region"
             )
         target = named[target]
@@ -41,7 +42,7 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
     else:
         raw = float_vector("target", target, length=len(sizes))
         if not (np.isfinite(raw).all() and (raw >= 0).all() and raw.any()):
-            raise ValueError(
+            raise ArgumentError(
                 "target: expected finite shares, none negative and not all 0, got values from "
                 f"{raw.min()} to {raw.max()}"
             )
@@ -91,7 +92,7 @@ def repeat_cap(q: FloatArray, sizes: IntArray, max_repeat: float) -> FloatArray:
     """
     cap = np.where(q > 0, max_repeat * sizes / sizes.sum(), 0.0)
     if cap.sum() < 1 - 1e-12:
-        raise ValueError(
+        raise ArgumentError(
             f"max_repeat={max_repeat}: the regions with a positive target hold a share of {cap.sum() / max_repeat:.3g} "
             f"of the pool, so expected at least {max_repeat / cap.sum():.3g}"
         )

@@ -18,6 +18,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling._check import as_array, float_vector
+from aria_sampling.errors import ArgumentError
 
 __all__ = [
     "ARRAYS",
@@ -178,13 +179,13 @@ def check_losses(shape: tuple[int, ...], length: int, average: str) -> None:
     if len(shape) > 1:
         flat = f"{shape[0]}, -1"
         call = average.replace(".reshape({})", "") if len(shape) == 2 else average.format(flat)
-        raise ValueError(
+        raise ArgumentError(
             f"losses: expected a one-dimensional array of {length} numbers, one a row, got shape {shape}; average over "
             f"all but the first dimension: {call}"
         )
     if len(shape) == 1 and length and shape[0] > length and shape[0] % length == 0:
         many = shape[0] // length
-        raise ValueError(
+        raise ArgumentError(
             f"losses: expected {length} numbers, got {shape[0]}; average the losses of each row: "
             f"{average.format(f'{length}, {many}')} where the {many} losses of a row lie side by side"
         )
@@ -196,7 +197,7 @@ def host_report(losses: Any, credit: Any, *, length: int) -> HostReport:
     if credit is not None:
         array: AnyArray = as_array("credit", credit, "a one-dimensional array of bools")
         if array.ndim != 1 or len(array) != length or (array.dtype != np.bool_ and length):
-            raise ValueError(
+            raise ArgumentError(
                 f"credit: expected {length} bools, True for the rows to credit, got shape {array.shape} of dtype "
                 f"{array.dtype}"
             )

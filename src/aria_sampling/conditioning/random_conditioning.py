@@ -22,7 +22,7 @@ from aria_sampling.conditioning._backend import Backend, Ranks, Report, backend_
 from aria_sampling.conditioning._twins import Twins
 from aria_sampling.conditioning.profile import TimestepProfile
 from aria_sampling.conditioning.schedules import ExponentialSwitch, SwitchSchedule
-from aria_sampling.errors import StateError
+from aria_sampling.errors import ArgumentError, StateError, UsageError
 from aria_sampling.rounds import OpenRound
 
 __all__ = ["RandomConditioning", "Switch"]
@@ -101,7 +101,7 @@ class RandomConditioning:
         )
         self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1, high=_MOST_TIMESTEPS)
         if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"normalise={normalise!r}: expected True or False")
+            raise ArgumentError(f"normalise={normalise!r}: expected True or False")
         self.normalise = normalise
         self.profile = TimestepProfile()
         self._group = group
@@ -199,7 +199,7 @@ class RandomConditioning:
         """
         opened, batch = self._reporting("observe")
         if batch.report is not None:
-            raise RuntimeError(
+            raise UsageError(
                 f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
             )
         _check_kind("losses", losses, batch.backend, "timesteps or noise levels of this batch")
@@ -248,7 +248,7 @@ class RandomConditioning:
     def _rows(timesteps: Any, noise: Any) -> tuple[str, Any]:
         """Return the argument of `draw` that was given, with its name."""
         if (timesteps is None) == (noise is None):
-            raise ValueError(
+            raise ArgumentError(
                 f"timesteps and noise: expected one of them, got {'neither' if noise is None else 'both'}; call "
                 "draw(timesteps) with integers 0..T-1, or draw(noise=noise) with floats in [0, 1]"
             )
@@ -258,7 +258,7 @@ class RandomConditioning:
         """Return the schedule's probabilities at noise levels, float64 [n]."""
         chance = float_vector("schedule", self.schedule(noise), length=len(noise))
         if not ((chance >= 0) & (chance <= 1)).all():  # False for NaN, which would switch nothing and say nothing
-            raise ValueError(f"schedule: expected probabilities in [0, 1], got {chance.min()} to {chance.max()}")
+            raise ArgumentError(f"schedule: expected probabilities in [0, 1], got {chance.min()} to {chance.max()}")
         return chance
 
     def _at_timesteps(self, timesteps: Any) -> tuple[FloatArray, IntArray]:
@@ -267,7 +267,7 @@ class RandomConditioning:
             steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)
         except ValueError as error:
             if hint := _timestep_hint(timesteps, self.num_train_timesteps):
-                raise ValueError(f"{error}; {hint}") from None
+                raise ArgumentError(f"{error}; {hint}") from None
             raise
         return self._chances[steps], self._bins[steps]
 
@@ -275,11 +275,11 @@ class RandomConditioning:
         """Return what `_at_timesteps` does, for noise levels."""
         levels = float_vector("noise", noise)
         if len(levels) and (dtype := np.asarray(noise).dtype).kind in "iu":
-            raise ValueError(
+            raise ArgumentError(
                 f"noise: expected floats in [0, 1], got integers of dtype {dtype}; call draw(timesteps) with timesteps"
             )
         if len(levels) and not (levels.min() >= 0 and levels.max() <= 1):  # NaN included
-            raise ValueError(
+            raise ArgumentError(
                 f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; if they are timesteps, and "
                 f"larger is noisier, call draw(noise=noise / {self.num_train_timesteps})"
             )
@@ -291,14 +291,14 @@ class RandomConditioning:
         online = coverage is not None and coverage.is_online
         if not online:
             if paired is not None:
-                raise ValueError(
+                raise ArgumentError(
                     "paired: expected None, since this allocator does not count rows as they come: make it with "
                     "coverage=Coverage(partition, items=...), the pool items that have data, and leave paired out "
                     "(better, if they are known before training); or with coverage=Coverage.online(partition)"
                 )
             return None
         if paired is None:
-            raise ValueError(
+            raise ArgumentError(
                 "paired: expected the pool item of each row's own condition, -1 where it is not in the pool, which "
                 "Coverage.online counts, got None; if the items that have data are known before training, make the "
                 "Allocator with coverage=Coverage(partition, items=...) and leave paired out"
@@ -338,7 +338,7 @@ class RandomConditioning:
         opened = self.allocator.rounds.reporting(what)
         batch = opened.context
         if not isinstance(batch, _Batch) or batch.owner is not self:
-            raise RuntimeError(
+            raise UsageError(
                 f"{what}() without an open batch: round {opened.draw.round}, the oldest that was not reported, is one "
                 "which this RandomConditioning did not draw"
             )
@@ -521,7 +521,7 @@ def _joined(
 def _check_kind(name: str, value: Any, backend: Backend, first: str) -> None:
     """Raise ValueError unless a value is of the backend's kind, which is that of `first`."""
     if (other := backend_of(value)) is not backend:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}; pass "
             + backend.convert.format(name)
         )

@@ -16,6 +16,7 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, State
 from aria_sampling._check import integer, real, shown
+from aria_sampling.errors import ArgumentError
 from aria_sampling.estimators.base import Estimate, Estimator, Feedback, read_out
 
 __all__ = ["EmaBank"]
@@ -47,7 +48,9 @@ class EmaBank(Estimator):
     def __post_init__(self) -> None:
         """Check the arguments, and keep them as plain floats: equal settings have equal representations."""
         if not isinstance(self.half_lives, tuple) or not self.half_lives:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"half_lives={shown(self.half_lives)}: expected a tuple of at least one positive number")
+            raise ArgumentError(
+                f"half_lives={shown(self.half_lives)}: expected a tuple of at least one positive number"
+            )
         half_lives = tuple(
             real(f"half_lives[{index}]", half_life, low=0, high=1e9, open_low=True)
             for index, half_life in enumerate(self.half_lives)

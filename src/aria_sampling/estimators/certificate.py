@@ -15,6 +15,7 @@ import numpy as np
 from aria_sampling import bounds
 from aria_sampling._arrays import FloatArray, State
 from aria_sampling._check import as_array, real, shown
+from aria_sampling.errors import ArgumentError
 from aria_sampling.estimators.ema import Ema
 
 __all__ = ["Certificate", "certify"]
@@ -83,10 +84,10 @@ def _per_region(name: str, value: Any, n_regions: int) -> FloatArray:
     """Return `value` as float64 [n_regions]; ValueError unless a number or vector, finite and not negative."""
     array = as_array(name, value, "a number, or one a region")
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        raise ArgumentError(f"{name}: expected real numbers, got dtype {array.dtype}")
     array = array.astype(np.float64)
     if array.shape not in ((), (n_regions,)):
-        raise ValueError(f"{name}: expected a number or {n_regions} numbers, one a region, got shape {array.shape}")
+        raise ArgumentError(f"{name}: expected a number or {n_regions} numbers, one a region, got shape {array.shape}")
     if not (np.isfinite(array) & (array >= 0)).all():
-        raise ValueError(f"{name}: expected finite numbers that are not negative, got {shown(array)}")
+        raise ArgumentError(f"{name}: expected finite numbers that are not negative, got {shown(array)}")
     return np.broadcast_to(array, (n_regions,))

@@ -15,6 +15,7 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, State
 from aria_sampling._check import integer, real, shown
+from aria_sampling.errors import ArgumentError
 from aria_sampling.estimators.base import TINY, Estimate, Estimator, Feedback, read_out
 
 __all__ = ["Ema"]
@@ -46,7 +47,7 @@ class Ema(Estimator):
         """Check the arguments, and keep them as plain floats: equal settings have equal representations."""
         object.__setattr__(self, "rate", real("rate", self.rate, low=1e-9, high=1))
         if not isinstance(self.per, str) or self.per not in ("sample", "visit"):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"per={shown(self.per)}: expected 'sample' or 'visit'")
+            raise ArgumentError(f"per={shown(self.per)}: expected 'sample' or 'visit'")
 
     def init(self, n_regions: int) -> State:
         """Return the state before any feedback; see `Estimator.init`.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from aria_sampling.errors import ArgumentError
+
 __all__ = ["index_of", "refuse"]
 
 
 def refuse(reason: Any, message: str) -> None:
     """Raise ValueError with `message` if there is a `reason`."""
     if reason:
-        raise ValueError(message)
+        raise ArgumentError(message)
 
 
 def index_of(batch: Any, key: str = "index") -> Any:

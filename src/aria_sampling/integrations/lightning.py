@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from aria_sampling import FeedbackLagError, StateError
+from aria_sampling.errors import ArgumentError
 from aria_sampling.torch import AriaSampler
 
 __all__ = ["AriaCallback"]
@@ -49,7 +50,7 @@ class AriaCallback(Callback):
         if stage != "fit":
             return
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise ValueError("Trainer: it would replace the sampler on several ranks; use_distributed_sampler=False")
+            raise ArgumentError("Trainer: it would replace the sampler on several ranks; use_distributed_sampler=False")
         self.sampler.shard(**(trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}))
         # before its workers draw; a loader that the module makes itself is checked when training starts
         if isinstance(loader := getattr(trainer.fit_loop._data_source, "instance", None), DataLoader):
@@ -69,7 +70,7 @@ class AriaCallback(Callback):
         size = sampler.batch_size // sampler.num_replicas
         batches = -(-len(sampler) // size)
         if trainer.num_training_batches != batches and not trainer.fast_dev_run:
-            raise ValueError(
+            raise ArgumentError(
                 f"Trainer: {trainer.num_training_batches} batches an epoch, and the sampler draws {batches}; leave out "
                 "limit_train_batches (the sampler's num_samples is the length)"
             )
@@ -84,14 +85,14 @@ class AriaCallback(Callback):
             find: Any = getattr(batch, "get", {}.get)
             rows = batch[0] if isinstance(batch, tuple | list) else find(self._index)
             if getattr(rows, "ndim", 0) != 1:
-                raise ValueError(
+                raise ArgumentError(
                     f"batch: no row numbers, as entry {self._index!r} or first in a tuple; use "
                     "DataLoader(WithIndex(dataset), ...), and let a collate_fn of your own keep them"
                 )
             losses = (outputs or {}).get(self._losses)
             if getattr(losses, "shape", None) != rows.shape:
                 its = "nothing" if losses is None else f"shape {tuple(losses.shape)}"
-                raise ValueError(
+                raise ArgumentError(
                     f"training_step: round {self._reported} was not closed: expected one loss a row, shape "
                     f"{tuple(rows.shape)}, as {self._losses!r}, got {its}; use reduction='none' and return {{'loss': "
                     f"loss.mean(), {self._losses!r}: loss}} (for a batch without a loss, call sampler.step() in it)"

@@ -18,6 +18,7 @@ import transformers
 from torch.utils.data import Sampler
 
 from aria_sampling import Allocator, StateError
+from aria_sampling.errors import ArgumentError
 from aria_sampling.torch import AriaSampler, lag_for
 from aria_sampling.torch.lag import check_length, raise_lag
 
@@ -88,7 +89,7 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         for name, (wanted, why) in _WANTED.items():
             holder = self.args.accelerator_config if name.endswith("_batches") else self.args
             if (value := getattr(holder, name, None) or None) != (wanted or None):
-                raise ValueError(f"TrainingArguments({name}={value!r}): expected {wanted!r}, since {why}")
+                raise ArgumentError(f"TrainingArguments({name}={value!r}): expected {wanted!r}, since {why}")
         self.allocator, self._index, self._weighted = allocator, index, weighted
         # What a subclass makes of these two comes under their own names, and checked under those that the loop calls.
         self._losses, self.compute_loss = self.compute_loss, self._mean_loss
@@ -111,7 +112,7 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
             shards, batches = shards + 1, batches.batch_sampler
         alone = getattr(batches, "sampler", None) is self._feed and shards == (self.accelerator.num_processes > 1)
         if self._feed is None or not alone:
-            raise ValueError(
+            raise ArgumentError(
                 "train dataloader: something replaced the allocator's sampler, or deals its batches out a second time; "
                 "remove your own _get_train_sampler, get_train_dataloader, sharding (a stream needs RegionMixture)"
             )
@@ -126,12 +127,12 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         """
         rows = inputs.pop(self._index, None)
         if model.training and rows is None:
-            raise ValueError(f"inputs: no {self._index!r}; use train_dataset=WithIndex(dataset), and collate it too")
+            raise ArgumentError(f"inputs: no {self._index!r}; use train_dataset=WithIndex(dataset), and collate it too")
         outcome = self._losses(model, inputs, return_outputs=return_outputs)
         # a script's compute_loss that knows of no outputs returns the losses alone
         losses, outputs = outcome if isinstance(outcome, tuple) else (outcome, {})
         if model.training and losses.shape != rows.shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"compute_loss (or compute_loss_func): expected one loss a row, shape {tuple(rows.shape)}, got "
                 f"{tuple(losses.shape)}; use reduction='none' and return loss.flatten(1).mean(1), not loss.mean()"
             )

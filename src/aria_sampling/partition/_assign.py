@@ -13,6 +13,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
 from aria_sampling._check import as_array, shown
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["as_embeddings", "nearest"]
 
@@ -27,11 +28,11 @@ def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArr
     """
     array = as_array(name, values, "a non-empty array [n, d]")
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
-        raise ValueError(f"{name}: expected a non-empty array [n, d], got {_what(name, values, array)}")
+        raise ArgumentError(f"{name}: expected a non-empty array [n, d], got {_what(name, values, array)}")
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        raise ArgumentError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if width is not None and array.shape[1] != width:
-        raise ValueError(f"{name}: expected {width} columns, got {array.shape[1]}")
+        raise ArgumentError(f"{name}: expected {width} columns, got {array.shape[1]}")
     bad, first = 0, -1
     for begin, chunk in _chunks(array):
         finite = np.isfinite(chunk).all(axis=1)
@@ -39,7 +40,7 @@ def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArr
             first = first if bad else begin + int(np.argmin(finite))
             bad += int((~finite).sum())
     if bad:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected finite numbers (as float32), got NaN or infinity in {bad} rows, the first is row {first}"
         )
     return array

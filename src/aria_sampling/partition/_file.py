@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["Format", "read", "write"]
 
@@ -103,14 +104,14 @@ def read(path: Path, form: Format, *, mmap: bool = False) -> tuple[dict[str, Any
                 raise form.error(f"{path}: expected format {form.name!r}, got {str(header.get('format'))[:80]!r}")
             members = [info for info in archive.infolist() if info.filename != _HEADER]
             if [info.filename for info in members] != [f"{name}.npy" for name in header["arrays"]]:
-                raise ValueError("its arrays are not those that its header names")
+                raise ArgumentError("its arrays are not those that its header names")
             arrays: dict[str, AnyArray] = {}
             for info in members:
                 name = info.filename[:-4]
                 reader = _map_array if mmap and name not in form.verified else _read_array
                 arrays[name] = reader(archive, path, info)
         if not form.fits(arrays, header):
-            raise ValueError("its arrays do not fit each other")
+            raise ArgumentError("its arrays do not fit each other")
     except (FileNotFoundError, PermissionError, MemoryError, form.error):
         raise
     except Exception as error:  # zipfile, NumPy's header parser and zlib between them raise a dozen kinds
@@ -137,5 +138,5 @@ def _map_array(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> A
         shape, _, dtype = reader(raw)
         offset = raw.tell()
     if offset + dtype.itemsize * math.prod(shape) != begin + info.file_size:
-        raise ValueError(f"array {info.filename} is not as long as it says")
+        raise ArgumentError(f"array {info.filename} is not as long as it says")
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)

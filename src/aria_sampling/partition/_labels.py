@@ -13,6 +13,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
 from aria_sampling._check import as_array, shown
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["NOISE", "dense_hint", "numbered"]
 
@@ -37,20 +38,20 @@ def numbered(labels: Any, noise: Any) -> tuple[AnyArray, tuple[str, ...] | None,
             `noise` is None; `noise` is something else.
     """
     if noise is not None and noise != "region":
-        raise ValueError(f"noise={shown(noise)}: expected None or 'region'")
+        raise ArgumentError(f"noise={shown(noise)}: expected None or 'region'")
     numbers, names, n_null = _numbers(labels)
     if numbers.size == 0:
-        raise ValueError("labels: expected at least one item, got none")
+        raise ArgumentError("labels: expected at least one item, got none")
     least, most = int(numbers.min()), int(numbers.max())
     if least >= 0:
         return numbers, names, False
     if least < -1:
-        raise ValueError(f"labels: expected region numbers >= 0, got {least} to {most}; {dense_hint(n_null > 0)}")
+        raise ArgumentError(f"labels: expected region numbers >= 0, got {least} to {most}; {dense_hint(n_null > 0)}")
     missing = numbers == -1
     if noise is None:
         n_noise = int(missing.sum()) - n_null
         came = [f"{n_null} nulls (None, NaN or NA)"] * (n_null > 0) + [f"-1 in {n_noise} places"] * (n_noise > 0)
-        raise ValueError(
+        raise ArgumentError(
             f"labels: expected a region for every item, got {' and '.join(came)} among {numbers.size} labels; leave "
             "these items out of the pool, or give them a region of their own: "
             'Partition.from_labels(labels, noise="region")'
@@ -101,7 +102,7 @@ def _read(labels: Any) -> AnyArray:
     array = as_array("labels", labels, wanted)
     if array.ndim != 1:
         came = f"shape {array.shape}" if array.ndim else f"{type(labels).__name__} {shown(labels)}"
-        raise ValueError(f"labels: expected {wanted}, got {came}")
+        raise ArgumentError(f"labels: expected {wanted}, got {came}")
     return array
 
 
@@ -122,7 +123,9 @@ def _coded_objects(array: AnyArray) -> tuple[IntArray, Sequence[Any]]:
         try:
             codes[begin : begin + len(some)] = [place.setdefault(value, len(place)) for value in some]
         except TypeError as error:
-            raise ValueError(f"labels: expected one hashable label an item, got others ({str(error)[:200]})") from None
+            raise ArgumentError(
+                f"labels: expected one hashable label an item, got others ({str(error)[:200]})"
+            ) from None
     values = list(place)
     return _used(np.where([_is_null(value) for value in values], -1, np.arange(len(values)))[codes], values)
 

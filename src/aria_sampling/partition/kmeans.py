@@ -15,7 +15,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray
 from aria_sampling._check import integer
-from aria_sampling.errors import AriaWarning
+from aria_sampling.errors import ArgumentError, AriaWarning, MissingDependencyError
 from aria_sampling.partition._assign import as_embeddings, nearest
 from aria_sampling.partition.partition import Partition, checked_names
 from aria_sampling.partition.partitioner import Partitioner
@@ -62,7 +62,7 @@ class KMeansPartitioner(Partitioner):
         """
         array = as_embeddings("embeddings", embeddings)
         if len(array) < self.n_regions:
-            raise ValueError(f"embeddings: expected at least n_regions={self.n_regions} rows, got {len(array)}")
+            raise ArgumentError(f"embeddings: expected at least n_regions={self.n_regions} rows, got {len(array)}")
         if names is not None:
             names = checked_names(names, self.n_regions)  # before minutes of fitting
         centers = self._centers(array)
@@ -84,7 +84,9 @@ class KMeansPartitioner(Partitioner):
         try:
             from sklearn.cluster import KMeans  # pyright: ignore
         except ImportError as error:
-            raise ImportError("KMeansPartitioner needs scikit-learn: pip install 'aria-sampling[cluster]'") from error
+            raise MissingDependencyError(
+                "KMeansPartitioner needs scikit-learn: pip install 'aria-sampling[cluster]'"
+            ) from error
         n_fit = min(len(array), self.n_regions * self.points_per_region)
         rng = np.random.default_rng(self.seed)
         sample = np.sort(rng.choice(len(array), size=n_fit, replace=False))

@@ -30,7 +30,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
 from aria_sampling._check import int_vector, integer, shown
-from aria_sampling.errors import PartitionFileError
+from aria_sampling.errors import ArgumentError, PartitionFileError
 from aria_sampling.partition._assign import as_embeddings, nearest
 from aria_sampling.partition._file import Format, read, write
 from aria_sampling.partition._labels import NOISE, dense_hint, numbered
@@ -91,12 +91,14 @@ class Partition:
         wanted = "labels: expected regions 0..K-1, each with an item, got"
         if n_regions > n_items:
             largest = n_regions - 1 - has_noise
-            raise ValueError(f"{wanted} {n_items} items and a region {largest}; {dense_hint(has_noise)}")
+            raise ArgumentError(f"{wanted} {n_items} items and a region {largest}; {dense_hint(has_noise)}")
         compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
         sizes = _sizes(compact, n_regions)
         if not sizes.all():
             empty = np.flatnonzero(sizes == 0)
-            raise ValueError(f"{wanted} {len(empty)} empty regions, the first is {empty[0]}; {dense_hint(has_noise)}")
+            raise ArgumentError(
+                f"{wanted} {len(empty)} empty regions, the first is {empty[0]}; {dense_hint(has_noise)}"
+            )
         if names is None:
             names = [str(region) for region in range(n_regions - has_noise)] if found is None else found
             names = [*names, NOISE] if has_noise else names
@@ -107,7 +109,7 @@ class Partition:
             centers = _frozen(as_embeddings("centers", centers).astype(np.float32))
             if len(centers) != n_regions:
                 last = ", the last for the noise" if has_noise else ""
-                raise ValueError(f"centers: expected {n_regions} rows, one a region{last}, got {len(centers)}")
+                raise ArgumentError(f"centers: expected {n_regions} rows, one a region{last}, got {len(centers)}")
         consecutive = _ascending(compact)
         order = np.arange(n_items) if consecutive else np.argsort(compact, kind="stable")
         return cls(
@@ -136,9 +138,9 @@ class Partition:
         """
         sizes = int_vector("sizes", sizes, low=1, hint="leave out the regions without items")
         if sizes.size == 0:
-            raise ValueError("sizes: expected at least one region, got none")
+            raise ArgumentError("sizes: expected at least one region, got none")
         if sizes.sum(dtype=np.float64) >= 2.0**62:
-            raise ValueError(f"sizes: expected fewer than 2**62 items together, got {sum(sizes.tolist())}")
+            raise ArgumentError(f"sizes: expected fewer than 2**62 items together, got {sum(sizes.tolist())}")
         names = [str(region) for region in range(sizes.size)] if names is None else names
         names = checked_names(names, sizes.size)
         return cls(None, None, _frozen(_offsets(sizes)), names, None, _digest(sizes, None))
@@ -208,7 +210,7 @@ class Partition:
             ValueError: The partition has no centres, the width is another, or a value is not finite.
         """
         if self.centers is None:
-            raise ValueError(
+            raise ArgumentError(
                 "assign needs centers, and this partition was made from labels alone: make it "
                 "with a partitioner, or pass centers= to Partition.from_labels"
             )
@@ -272,9 +274,9 @@ def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
     except Exception:  # whatever an object's __iter__ or __array__ raises
         ordered = False
     if not ordered or not hasattr(names, "__len__"):
-        raise ValueError(f"names: expected a sequence of {n_regions} names, got {shown(names)}")
+        raise ArgumentError(f"names: expected a sequence of {n_regions} names, got {shown(names)}")
     if len(names) != n_regions:
-        raise ValueError(f"names: expected {n_regions} names, one a region, got {len(names)}")
+        raise ArgumentError(f"names: expected {n_regions} names, one a region, got {len(names)}")
     return tuple(map(str, names))
 
 

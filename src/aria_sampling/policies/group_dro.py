@@ -8,6 +8,7 @@ import numpy as np
 
 from aria_sampling._arrays import FloatArray, State
 from aria_sampling._check import integer, real
+from aria_sampling.errors import ArgumentError
 from aria_sampling.estimators.base import Estimate
 from aria_sampling.policies.base import Policy
 
@@ -73,5 +74,5 @@ def checked_reference(reference: float | tuple[float, ...], n_regions: int | Non
     if not isinstance(reference, tuple):
         return real("reference", reference, low=0)
     if n_regions is not None and len(reference) != n_regions:
-        raise ValueError(f"reference: expected {n_regions} numbers, one a region, got {len(reference)}")
+        raise ArgumentError(f"reference: expected {n_regions} numbers, one a region, got {len(reference)}")
     return tuple(real(f"reference[{region}]", value, low=0) for region, value in enumerate(reference))

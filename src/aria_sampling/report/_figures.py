@@ -8,6 +8,7 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
 from aria_sampling._check import as_array
+from aria_sampling.errors import ArgumentError, MissingDependencyError
 from aria_sampling.history import History
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def figures(history: History) -> dict[str, Figure]:
 def check(history: History) -> None:
     """Raise ValueError unless it is a `History` with a record."""
     if not isinstance(history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"history: expected a History, got {type(history).__name__}")
+        raise ArgumentError(f"history: expected a History, got {type(history).__name__}")
     if len(history) == 0:
-        raise ValueError(
+        raise ArgumentError(
             f"history: expected at least one record, got none: call record() after each step; the first record is made "
             f"after {history.every} rounds"
         )
@@ -87,7 +88,7 @@ def _figure(title: str, *, height: float = 4.2, columns: int = 1, rows: int = 1,
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "aria-sampling[report]"') from error
+        raise MissingDependencyError('figures need matplotlib: pip install "aria-sampling[report]"') from error
     figure: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
     axes: Any = figure.subplots(rows, columns, squeeze=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 from aria_sampling._arrays import decode, take
 from aria_sampling.allocator import Allocator
+from aria_sampling.errors import ArgumentError
 from aria_sampling.history import History
 from aria_sampling.partition import Partition
 from aria_sampling.report._page import write
@@ -23,11 +24,11 @@ def from_files(history: Path, pool: Path, out: Path) -> Path:
     try:
         partition = Partition.load(pool)
     except (OSError, ValueError) as error:
-        raise ValueError(f"POOL {pool}: {error}") from None
+        raise ArgumentError(f"POOL {pool}: {error}") from None
     try:
         state: Any = torch.load(history, weights_only=True)
     except Exception as error:  # whatever torch meets in a file that is none of its own
-        raise ValueError(
+        raise ArgumentError(
             f"HISTORY {history}: expected what torch.save(history.state_dict(), ...) wrote; {type(error).__name__}"
         ) from None
     try:
@@ -38,8 +39,8 @@ def from_files(history: Path, pool: Path, out: Path) -> Path:
         )
         record.load_state_dict(state)
     except ValueError as error:
-        raise ValueError(f"HISTORY {history}: {error}") from None
+        raise ArgumentError(f"HISTORY {history}: {error}") from None
     try:
         return write(record, out, "")
     except OSError as error:
-        raise ValueError(f"OUT {out}: {error}") from None
+        raise ArgumentError(f"OUT {out}: {error}") from None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling.conditioning._backend import Backend, Report, check_losses, host_report
+from aria_sampling.errors import ArgumentError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import Transfer, to_array
 
@@ -79,7 +80,9 @@ TENSORS = _Tensors()
 def _dense(name: str, value: Tensor) -> None:
     """Raise ValueError, naming it, for a tensor that is not dense."""
     if value.layout != torch.strided:
-        raise ValueError(f"{name}: expected a dense tensor, got one of layout {value.layout}: pass {name}.to_dense()")
+        raise ArgumentError(
+            f"{name}: expected a dense tensor, got one of layout {value.layout}: pass {name}.to_dense()"
+        )
 
 
 def _is_far(value: Tensor) -> bool:
@@ -124,13 +127,13 @@ class _DeviceReport(Report):
 
     def __init__(self, losses: Tensor, credit: Tensor | None, *, length: int, alone: bool) -> None:
         if losses.ndim != 1 or losses.is_complex() or losses.dtype == torch.bool:
-            raise ValueError(
+            raise ArgumentError(
                 f"losses: expected real numbers, one a row, got shape {tuple(losses.shape)} of dtype {losses.dtype}"
             )
         if len(losses) != length:
-            raise ValueError(f"losses: expected {length} numbers, got {len(losses)}")
+            raise ArgumentError(f"losses: expected {length} numbers, got {len(losses)}")
         if credit is not None and (tuple(credit.shape) != (length,) or credit.dtype != torch.bool):
-            raise ValueError(
+            raise ArgumentError(
                 f"credit: expected {length} bools, True for the rows to credit, got shape {tuple(credit.shape)} "
                 f"of dtype {credit.dtype}"
             )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling._check import LOSS_HINTS, as_array, float_vector, int_vector
+from aria_sampling.errors import ArgumentError
 
 __all__ = [
     "WEIGHTS_BEFORE",
@@ -53,7 +54,7 @@ def to_array(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     if value.layout != torch.strided:
-        raise ValueError(f"expected a dense tensor, got one of layout {value.layout}: pass its to_dense()")
+        raise ArgumentError(f"expected a dense tensor, got one of layout {value.layout}: pass its to_dense()")
     host = value.detach().cpu()  # before the conversion: some devices have no float64
     return (host.double() if host.is_floating_point() else host).numpy()
 
@@ -202,7 +203,7 @@ def loss_vector(losses: Any, n: int) -> FloatArray:
     try:
         return float_vector("losses", to_array(losses), length=n)
     except ValueError as error:
-        raise ValueError(f"{error}{_several(losses, n)}") from None
+        raise ArgumentError(f"{error}{_several(losses, n)}") from None
 
 
 def _several(losses: Any, n: int) -> str:
@@ -221,7 +222,7 @@ def _credit_vector(credit: Any, n: int) -> BoolArray | None:
         return None
     array = as_array("credit", to_array(credit), "bools, one a row")
     if array.shape != (n,) or array.dtype != np.bool_:
-        raise ValueError(
+        raise ArgumentError(
             f"credit: expected bools, one a row, shape ({n},), got dtype {array.dtype}, shape {array.shape}; True is "
             "for a row whose loss is credited to its region"
         )
@@ -260,12 +261,12 @@ def pack(ids: Any, losses: Any, credit: Any = None, *, name: str = "indices") ->
     """
     ids = _vector(name, ids, "integers")
     if ids.is_floating_point() and len(ids):
-        raise ValueError(f"{name}: expected integers, got dtype {ids.dtype}")
+        raise ArgumentError(f"{name}: expected integers, got dtype {ids.dtype}")
     losses = _vector("losses", losses, "numbers, one a row", len(ids))
     if credit is not None:
         credit = torch.as_tensor(credit if on_device(credit) else _credit_vector(credit, len(ids)))
         if credit.shape != ids.shape or credit.dtype != torch.bool:
-            raise ValueError(
+            raise ArgumentError(
                 f"credit: expected bools, one a row, shape ({len(ids)},), got dtype {credit.dtype}, shape "
                 f"{tuple(credit.shape)}"
             )
@@ -285,20 +286,20 @@ def _vector(name: str, values: Any, what: str, length: int | None = None) -> Ten
         # a list by way of NumPy: torch would make float32 of its numbers
         tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach()
     except Exception as error:  # None, text, a list of lists
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
         ) from None
     if tensor.layout != torch.strided:
-        raise ValueError(f"{name}: expected a dense tensor, got one of layout {tensor.layout}: pass its to_dense()")
+        raise ArgumentError(f"{name}: expected a dense tensor, got one of layout {tensor.layout}: pass its to_dense()")
     if tensor.ndim != 1:
         hint = LOSS_HINTS[tensor.ndim > 1] if name == "losses" else ""
         hint += "" if length is None else _several(tensor, length)
         shape = tuple(tensor.shape)
-        raise ValueError(f"{name}: expected a one-dimensional tensor of {what}, got shape {shape}{hint}")
+        raise ArgumentError(f"{name}: expected a one-dimensional tensor of {what}, got shape {shape}{hint}")
     if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name}: expected {what}, got dtype {tensor.dtype}")
+        raise ArgumentError(f"{name}: expected {what}, got dtype {tensor.dtype}")
     if length is not None and len(tensor) != length:
-        raise ValueError(f"{name}: expected {length} numbers, got {len(tensor)}{_several(tensor, length)}")
+        raise ArgumentError(f"{name}: expected {length} numbers, got {len(tensor)}{_several(tensor, length)}")
     return tensor
 
 

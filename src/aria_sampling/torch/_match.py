@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from aria_sampling._arrays import IntArray
+from aria_sampling.errors import ArgumentError
 from aria_sampling.rounds import Draw
 
 __all__ = ["GROUP", "match", "places"]
@@ -66,12 +67,12 @@ def match(
     absent = missing[~np.isin(missing, draw.items)]
     cause = _cause(items, missing, draws, block, closed)
     if len(absent):
-        raise ValueError(
+        raise ArgumentError(
             f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the "
             f"first is {absent[0]}. {cause or _REPLACED}"
         )
     twice = "Report each row once" if ranks == 1 else f"{ranks} ranks report. If each reports its rows once, {_SAME}"
-    raise ValueError(
+    raise ArgumentError(
         f"indices: {len(missing)} of {len(items)} rows of round {draw.round} are reported more often than they were "
         f"drawn, the first is {missing[0]}. {cause or twice}"
     )

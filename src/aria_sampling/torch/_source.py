@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from aria_sampling._arrays import take
-from aria_sampling.errors import StateError
+from aria_sampling.errors import ArgumentError, StateError, UsageError
 
 __all__ = ["Source"]
 
@@ -24,7 +24,7 @@ class Source:
 
     def __init__(self, name: str, iterable: Any) -> None:
         if not hasattr(iterable, "__iter__"):
-            raise ValueError(f"sources: expected an iterable for region {name!r}, got {type(iterable).__name__}")
+            raise ArgumentError(f"sources: expected an iterable for region {name!r}, got {type(iterable).__name__}")
         self.name = name
         self._iterable = iterable
         self._once = iter(iterable) is iterable if hasattr(iterable, "__next__") else False
@@ -43,7 +43,7 @@ class Source:
             RuntimeError: It is `lost`.
         """
         if self.lost:
-            raise RuntimeError(
+            raise UsageError(
                 f"region {self.name!r}: a source failed in the middle of a round, and samples of that round are lost; "
                 "load a state saved before to go on"
             )
@@ -55,7 +55,7 @@ class Source:
         except StopIteration:
             if self._once or self._position == 0:
                 why = "an iterator, which cannot be started again; give an iterable" if self._once else "empty"
-                raise ValueError(
+                raise ArgumentError(
                     f"sources: region {self.name!r} ended after {self._position} samples: it is {why}"
                 ) from None
             self._cycle += 1

@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import BatchSampler
 
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import FeedbackLagError
+from aria_sampling.errors import ArgumentError, FeedbackLagError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._match import GROUP
 
@@ -33,14 +33,14 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
     inner = getattr(loader, "base_dataloader", loader)
     workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
     if not isinstance(workers, int):
-        raise ValueError(f"loader: expected a DataLoader, got {type(loader).__name__}")
+        raise ArgumentError(f"loader: expected a DataLoader, got {type(loader).__name__}")
     if type(loader).__name__ == "DataLoaderDispatcher" and Ranks().size > 1:
-        raise ValueError(
+        raise ArgumentError(
             "loader: accelerate dispatches its batches from rank 0, and the other ranks draw nothing; prepare it with "
             "DataLoaderConfiguration(dispatch_batches=False)"
         )
     if getattr(loader, "use_stateful_dataloader", False):
-        raise ValueError(
+        raise ArgumentError(
             "loader: accelerate would take its snapshots of the sampler at the wrong batch: make the Accelerator "
             "without use_stateful_dataloader, and save the sampler's own state (attach() of our integration does)"
         )
@@ -65,7 +65,7 @@ def raise_lag(allocator: Allocator, needed: int, who: str = "this loader") -> No
 def refuse_online(allocator: Allocator, who: str) -> None:
     """Raise ValueError if the allocator has to be told with every draw which rows train anyway: `who` cannot know."""
     if allocator.coverage is not None and allocator.coverage.is_online:
-        raise ValueError(
+        raise ArgumentError(
             f"allocator: with Coverage.online() every draw needs the rows that train anyway, which {who} does not "
             "know: make the Allocator with coverage=aria.Coverage(partition, items=...), or call allocator.draw(n, "
             "present=...) in the loop"
@@ -91,7 +91,7 @@ def check_length(allocator: Allocator, dataset: Any) -> None:
     except (TypeError, NotImplementedError):
         return
     if n_samples != (n_items := allocator.partition.n_items):
-        raise ValueError(
+        raise ArgumentError(
             f"dataset: it has {n_samples} samples, and the allocator's partition {n_items} items: the partition was "
             "made for another dataset. Make it with one label for each sample of this one, in the same order, after "
             "any filter, select, sort or shuffle"
@@ -109,14 +109,14 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
     inner = getattr(loader, "base_dataloader", loader)
     *layers, last = layers_of(loader)
     if last is not sampler:
-        raise ValueError(
+        raise ArgumentError(
             f"loader: its rows come from {type(last).__name__}, not from this sampler: make it as DataLoader(dataset, "
             "sampler=sampler, batch_size=...), in the place of shuffle=True. If a framework replaced the sampler, turn "
             "that off: use_distributed_sampler=False (Lightning, Fabric), add_dist_sampler=False (Ray)"
         )
     check_length(sampler.allocator, inner.dataset)
     if getattr(inner, "in_order", True) is False:
-        raise ValueError(
+        raise ArgumentError(
             "loader: with in_order=False a batch overtakes another, and would be credited to its rows: leave it out"
         )
     dealt, size = _dealt(layers)
@@ -124,7 +124,7 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
     rows = sampler.batch_size // sampler.num_replicas
     if size != rows:
         right = rows if dealt == 1 else f"{rows} // {dealt}"
-        raise ValueError(
+        raise ArgumentError(
             f"loader: its batches are {size} rows{' over all ranks' * (dealt > 1)}, and this sampler gives {rows} a "
             f"round (batch_size={sampler.batch_size}, num_replicas={sampler.num_replicas}): make it with "
             f"batch_size={right}, or the sampler with batch_size={size * sampler.num_replicas}, which counts the rows "
@@ -133,7 +133,7 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
     left = len(sampler) % rows
     if left and not sampler.drop_last and (dealt > 1 or any(layer.drop_last for layer in layers)):
         drops = "it has drop_last=True, and its sampler does not know"
-        raise ValueError(
+        raise ArgumentError(
             f"loader: {drops if dealt == 1 else 'accelerate fills up short batches'}: the last {left} rows of an "
             "epoch would be drawn, and their round never closed. Make the sampler with allocator.sampler(..., "
             "drop_last=True), too"
@@ -150,7 +150,7 @@ def _dealt(layers: list[Any]) -> tuple[int, int]:
     for layer in reversed(layers):
         kind = type(layer).__name__
         if kind == "SkipBatchSampler":
-            raise ValueError(
+            raise ArgumentError(
                 "loader: skip_first_batches would draw batches by today's probabilities only to throw them away: leave "
                 "it out; after load_state_dict() the sampler yields what is left of the epoch by itself"
             )
@@ -160,7 +160,7 @@ def _dealt(layers: list[Any]) -> tuple[int, int]:
         elif isinstance(layer, BatchSampler) and type(layer).__iter__.__module__ in _PLAIN:
             size = layer.batch_size
         else:
-            raise ValueError(
+            raise ArgumentError(
                 f"loader: {kind}, between it and the sampler, may regroup the rows, and then no batch is a round: give "
                 "the loader sampler= and batch_size=, and no batch_sampler="
             )
@@ -174,14 +174,14 @@ _PLAIN = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
 def _check_ranks(sampler: Any, dealt: int, ranks: int) -> None:
     """Raise ValueError unless each of the ranks gets rows of its own."""
     if dealt > 1 and sampler.num_replicas > 1:
-        raise ValueError(
+        raise ArgumentError(
             f"sampler: num_replicas={sampler.num_replicas} deals out the rows, and so does accelerate: leave "
             "num_replicas and rank out of allocator.sampler(...)"
         )
     parts = dealt * sampler.num_replicas
     if ranks > 1 and parts != ranks:
         what = f"dealt out to {parts}" if parts > 1 else "not dealt out, and all would get the same"
-        raise ValueError(
+        raise ArgumentError(
             f"sampler: its process group has {ranks} ranks, and its rows are {what}: give it num_replicas= and rank=, "
             f"or prepare the loader with accelerate before attach(); {GROUP}"
         )

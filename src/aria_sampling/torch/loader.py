@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aria_sampling._check import instance, integer, shown
 from aria_sampling.allocator import Allocator
+from aria_sampling.errors import ArgumentError
 from aria_sampling.torch.lag import check_length
 from aria_sampling.torch.sampler import AriaSampler
 
@@ -66,12 +67,12 @@ def dataloader(
     """
     for name in ("sampler", "batch_sampler", "shuffle"):
         if kwargs.get(name):
-            raise ValueError(f"{name}={shown(kwargs[name])}: the allocator decides what is drawn; leave this out")
+            raise ArgumentError(f"{name}={shown(kwargs[name])}: the allocator decides what is drawn; leave this out")
     instance("allocator", allocator, Allocator)
     try:
         n_samples = len(dataset)
     except TypeError:
-        raise ValueError(
+        raise ArgumentError(
             f"dataset: expected a map-style one, which has a length, got {type(dataset).__name__}; RegionMixture draws "
             "from streams"
         ) from None
@@ -111,7 +112,7 @@ class WithIndex(Dataset[Any]):
 
     def __init__(self, dataset: Any) -> None:
         if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
-            raise ValueError(
+            raise ArgumentError(
                 f"dataset: expected a map-style one, with __getitem__ and __len__, got {type(dataset).__name__}; "
                 "RegionMixture draws from streams"
             )
@@ -145,5 +146,5 @@ def _with_index(index: int, sample: Any) -> Any:
         return index, sample
     entries = cast("Mapping[str, Any]", sample)
     if "index" in entries:
-        raise ValueError('dataset: its samples have an entry "index" already; WithIndex would replace it')
+        raise ArgumentError('dataset: its samples have an entry "index" already; WithIndex would replace it')
     return {**entries, "index": index}

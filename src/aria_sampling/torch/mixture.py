@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from aria_sampling._arrays import FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer, shown
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import StateError
+from aria_sampling.errors import ArgumentError, StateError, UnsizedError, UsageError
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
@@ -82,17 +82,17 @@ class RegionMixture(IterableDataset[Any]):
         check_every: int = 64,
     ) -> None:
         if not isinstance(sources, Mapping) or not sources:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"sources: expected a dictionary of at least one iterable, got {shown(sources)}")
+            raise ArgumentError(f"sources: expected a dictionary of at least one iterable, got {shown(sources)}")
         names = [str(name) for name in sources]
         if allocator is None:
             allocator = Allocator(Partition.from_labels(np.arange(len(names)), names=names), target="uniform")
         self.allocator: Allocator = instance("allocator", allocator, Allocator)
         refuse_online(self.allocator, "a RegionMixture")
         if allocator.partition.n_regions != len(names):
-            raise ValueError(f"sources: expected {allocator.partition.n_regions}, one a region, got {len(names)}")
+            raise ArgumentError(f"sources: expected {allocator.partition.n_regions}, one a region, got {len(names)}")
         regions = allocator.partition.names
         if regions != tuple(names) and set(regions) == set(names):
-            raise ValueError(
+            raise ArgumentError(
                 f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)};"
                 " pass {name: sources[name] for name in allocator.partition.names}"
             )
@@ -101,10 +101,10 @@ class RegionMixture(IterableDataset[Any]):
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
         self.rank = integer("rank", rank, low=0, high=self.num_replicas - 1)
         if self.batch_size % self.num_replicas:
-            raise ValueError(f"batch_size={batch_size}: expected a multiple of num_replicas={num_replicas}")
+            raise ArgumentError(f"batch_size={batch_size}: expected a multiple of num_replicas={num_replicas}")
         self.num_samples = num_samples
         if num_samples is not None and integer("num_samples", num_samples, low=1) % self.batch_size:
-            raise ValueError(f"num_samples={num_samples}: expected a multiple of batch_size={batch_size}")
+            raise ArgumentError(f"num_samples={num_samples}: expected a multiple of batch_size={batch_size}")
         self._sources = [Source(name, iterable) for name, iterable in zip(names, sources.values(), strict=True)]
         self._ranks = Ranks(group, check_every)
         self._epoch_start = allocator.round
@@ -118,7 +118,7 @@ class RegionMixture(IterableDataset[Any]):
     def __len__(self) -> int:
         """Samples that this rank gets in an epoch. TypeError if it never ends."""
         if self.num_samples is None:
-            raise TypeError("a RegionMixture without num_samples has no length: it never ends")
+            raise UnsizedError("a RegionMixture without num_samples has no length: it never ends")
         return self.num_samples // self.num_replicas
 
     def __bool__(self) -> bool:
@@ -131,7 +131,7 @@ class RegionMixture(IterableDataset[Any]):
         Nothing is changed before the first sample is asked for.
         """
         if get_worker_info() is not None:
-            raise RuntimeError(
+            raise UsageError(
                 "RegionMixture in a worker process: its allocator would never see a loss. Use num_workers=0, and give "
                 "workers to the sources"
             )
@@ -150,17 +150,17 @@ class RegionMixture(IterableDataset[Any]):
         inner: Any = getattr(loader, "base_dataloader", loader)
         if (dataset := inner.dataset) is not self:
             dealt = "; on several ranks give the mixture num_replicas= and rank=, and do not prepare its loader"
-            raise ValueError(
+            raise ArgumentError(
                 f"loader: its samples come from {type(dataset).__name__}, not from this mixture: make it as "
                 f"DataLoader(mixture, batch_size=...){dealt if getattr(dataset, 'dataset', None) is self else ''}"
             )
         if inner.num_workers:
-            raise ValueError(
+            raise ArgumentError(
                 f"loader: with num_workers={inner.num_workers} copies of the allocator would draw, which never see a "
                 "loss: use num_workers=0, and give workers to the sources"
             )
         if (size := inner.batch_size or 1) != (block := self.batch_size // self.num_replicas):
-            raise ValueError(
+            raise ArgumentError(
                 f"loader: its batches are {size} samples, and this mixture gives {block} a round (batch_size="
                 f"{self.batch_size}, num_replicas={self.num_replicas}): make both the same"
             )
@@ -180,7 +180,7 @@ class RegionMixture(IterableDataset[Any]):
         self._ranks.note(self.allocator.round, self.allocator.digest)
         while True:
             if self._pass != this_pass:
-                raise RuntimeError("a newer iterator of this mixture, or a loaded state, took the place of this one")
+                raise UsageError("a newer iterator of this mixture, or a loaded state, took the place of this one")
             if rounds and self.allocator.round + len(self.allocator.rounds) >= self._epoch_start + rounds:
                 return
             draw = self.allocator.draw(self.batch_size)
@@ -211,7 +211,7 @@ class RegionMixture(IterableDataset[Any]):
     def _check_taken(self, round_: int) -> None:
         """Raise RuntimeError if the samples of that round, which are not in flight, were taken before."""
         if round_ < self._taken_until:
-            raise RuntimeError(
+            raise UsageError(
                 f"the samples of round {round_} were taken, and are gone: the allocator was put back without the "
                 "mixture; load a state of the mixture to go on"
             )
@@ -257,7 +257,7 @@ class RegionMixture(IterableDataset[Any]):
         parts = [*batch.parts, part]
         most, reported = self._room(), sum(part.n for part in parts)
         if reported > most:
-            raise ValueError(f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}")
+            raise ArgumentError(f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}")
         known = [part.ids for part in parts if part.ids is not None]
         if known:
             self._check_drawn(np.concatenate(known), opened.draw)
@@ -285,13 +285,13 @@ class RegionMixture(IterableDataset[Any]):
     def _reporting(self, what: str) -> OpenRound:
         """Return the round that the next report is about."""
         if self.num_replicas > 1 and self.num_replicas != (ranks := self._ranks.size):
-            raise ValueError(
+            raise ArgumentError(
                 f"mixture: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: give it group=, "
                 "the process group of the ranks with different data, after torch.distributed.init_process_group()"
             )
         opened = self.allocator.rounds.reporting(what)
         if opened.context is not None and not isinstance(opened.context, Batch):
-            raise RuntimeError(
+            raise UsageError(
                 f"{what}() of round {opened.draw.round}, which something else drew from this allocator; give the "
                 "mixture an Allocator of its own"
             )
@@ -302,7 +302,7 @@ class RegionMixture(IterableDataset[Any]):
         rounds = self.allocator.rounds
         if (left := length_hint(self._rest)) and rounds.n_reported == len(rounds) - 1:
             n = self.batch_size // self.num_replicas
-            raise ValueError(
+            raise ArgumentError(
                 f"batch: {n - left} of the {n} samples of round {opened.draw.round} were asked for, and it is to be "
                 f"closed: the loader's batch_size must be that of the mixture's rounds, {n} samples on this rank; for "
                 f"parts of a batch pass step=False to all observe() but the last{_READY}"
@@ -333,7 +333,7 @@ class RegionMixture(IterableDataset[Any]):
         more = np.bincount(regions, minlength=n_regions) - np.bincount(draw.regions, minlength=n_regions)
         if (more > 0).any():
             region = int(more.argmax())
-            raise ValueError(
+            raise ArgumentError(
                 f"regions: {more[more > 0].sum()} of {len(regions)} samples are not of the oldest open batch (round "
                 f"{draw.round}): {more[region]} more of region {region} than were drawn. Call observe() once for every "
                 f"batch, in order; {_WHERE}{_READY}"
@@ -364,7 +364,7 @@ class RegionMixture(IterableDataset[Any]):
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():
             missing = given[np.isnan(by_region[given])]
-            raise ValueError(
+            raise ArgumentError(
                 f"regions: expected regions of the batch of round {draw.round}, got {missing[0]}{WEIGHTS_BEFORE}"
             )
         weights = torch.as_tensor(by_region[given].astype(np.float32))

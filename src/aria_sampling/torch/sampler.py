@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import FeedbackLagError, StateError
+from aria_sampling.errors import ArgumentError, FeedbackLagError, StateError, UsageError
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import (
@@ -103,7 +103,7 @@ class AriaSampler(Sampler[int]):
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_samples = integer("num_samples", num_samples, low=1)
         if not isinstance(drop_last, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"drop_last={drop_last!r}: expected True or False")
+            raise ArgumentError(f"drop_last={drop_last!r}: expected True or False")
         self.drop_last = bool(drop_last)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
         self.rank = integer("rank", rank, low=0, high=self.num_replicas - 1)
@@ -122,17 +122,17 @@ class AriaSampler(Sampler[int]):
     def _check_sizes(self) -> None:
         """Raise ValueError unless every rank gets rows of every batch, and of all but the last equally many."""
         if self._batches == 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"num_samples={self.num_samples}: expected at least batch_size={self.batch_size} with drop_last=True"
             )
         if self.batch_size % self.num_replicas:
-            raise ValueError(
+            raise ArgumentError(
                 f"batch_size={self.batch_size}: expected a multiple of num_replicas={self.num_replicas}; it counts the "
                 "rows of all ranks together"
             )
         last = self._size(self._batches - 1)
         if last < self.num_replicas:
-            raise ValueError(
+            raise ArgumentError(
                 f"num_samples={self.num_samples}: its last batch has {last} rows for {self.num_replicas} ranks, and a "
                 "rank without a batch would leave the others waiting; use drop_last=True or another num_samples"
             )
@@ -150,7 +150,7 @@ class AriaSampler(Sampler[int]):
         num_replicas = integer("num_replicas", num_replicas, low=1)
         rank = integer("rank", rank, low=0, high=num_replicas - 1)
         if (num_replicas, rank) != before and len(self.allocator.rounds):
-            raise RuntimeError("shard() with an open batch: call it before the loader is iterated")
+            raise UsageError("shard() with an open batch: call it before the loader is iterated")
         self.num_replicas, self.rank = num_replicas, rank
         try:
             self._check_sizes()
@@ -232,7 +232,7 @@ class AriaSampler(Sampler[int]):
         if stream.batch < 0:
             self._begin(stream)
         if self._stream is not stream:
-            raise RuntimeError("a newer iterator of this sampler, or a loaded state, took the place of this one")
+            raise UsageError("a newer iterator of this sampler, or a loaded state, took the place of this one")
         if stream.batch >= self._batches:
             stream.ended = True
             raise StopIteration
@@ -355,7 +355,7 @@ class AriaSampler(Sampler[int]):
         try:
             rows = self._match(self._rows_given(indices), draw)
         except ValueError as error:
-            raise ValueError(f"{error}{WEIGHTS_BEFORE}") from None
+            raise ArgumentError(f"{error}{WEIGHTS_BEFORE}") from None
         weights = torch.as_tensor(draw.weights[rows].astype(np.float32))
         return weights.to(indices.device) if isinstance(indices, Tensor) else weights
 
@@ -373,7 +373,7 @@ class AriaSampler(Sampler[int]):
             RuntimeError: No batch is open, or the oldest is not a sampler's.
         """
         if self.num_replicas > 1 and self.num_replicas != (ranks := self._ranks.size):
-            raise ValueError(
+            raise ArgumentError(
                 f"sampler: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: "
                 + (GROUP if ranks > 1 else "call torch.distributed.init_process_group() first")
             )
@@ -387,9 +387,9 @@ class AriaSampler(Sampler[int]):
                 if draw is not None and len(left)
                 else ""
             )
-            raise RuntimeError(f"{error}{parts}") from None
+            raise UsageError(f"{error}{parts}") from None
         if opened.context is not None and not isinstance(opened.context, _Batch):
-            raise RuntimeError(
+            raise UsageError(
                 f"{what}() of round {opened.draw.round}, which something else drew from this allocator; give each "
                 "sampler and each RandomConditioning an Allocator of its own"
             )
@@ -406,7 +406,7 @@ class AriaSampler(Sampler[int]):
         ours = self.allocator.partition.regions_of(items)
         if (wrong := (given != ours).nonzero()[0]).size:
             row = wrong[0]
-            raise ValueError(
+            raise ArgumentError(
                 f"regions: {len(wrong)} of {len(items)} rows are of another region than in the partition, the first is "
                 f"item {items[row]}: region {given[row]} in its sample, {ours[row]} there. The dataset was sorted, "
                 "shuffled or filtered after the partition was made: make the partition from the labels of this very "
@@ -421,7 +421,7 @@ class AriaSampler(Sampler[int]):
             size, ranks = self._block(len(opened.draw.items)), self._ranks.size
             n = size.stop - size.start
             shards = f"; on {ranks} ranks give the sampler num_replicas= and rank=" if ranks > self.num_replicas else ""
-            raise ValueError(
+            raise ArgumentError(
                 f"batch: {n - left} of the {n} rows of round {opened.draw.round} were asked for, and it is to be "
                 f"closed: the loader's batches must be the sampler's rounds, {n} rows on this rank "
                 "(sampler.attach(loader) checks that); for parts of a batch pass step=False to all observe() but the "
@@ -438,7 +438,7 @@ class AriaSampler(Sampler[int]):
         place = self._match(np.concatenate(known), draw) if known else None
         reported, room = sum(part.n for part in parts), self._room(draw)
         if reported > room:
-            raise ValueError(
+            raise ArgumentError(
                 f"indices: {reported} rows reported in a batch of {room} on this rank; in a distributed run batch_size "
                 f"counts all ranks with different data together (batch_size={self.batch_size}, {self._ranks.size} "
                 f"ranks); {GROUP}"

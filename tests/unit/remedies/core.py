@@ -1,0 +1,5 @@
+"""Remedies of the core: allocator, rounds, coverage."""
+
+from tests.unit.remedies.case import Case
+
+CASES: list[Case] = []
