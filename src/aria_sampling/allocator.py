@@ -367,8 +367,7 @@ class Allocator:
             values = getattr(now, name, None)
             if not _is_float64(values, (length,)):
                 raise ArgumentError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
-        # a sum is not finite where one of its terms is not, and a minimum is NaN where one is
-        if not (math.isfinite(now.mean.sum()) and now.count.min() > 0 and now.stderr.min() >= 0):
+        if not _kernel.usable(*map(np.ascontiguousarray, (now.mean, now.stderr, now.count))):
             raise ArgumentError(
                 f"{who}: expected finite means, counts above 0 and standard errors of at least 0 once there is "
                 f"feedback, got means {shown(now.mean)}, counts {shown(now.count)}, errors {shown(now.stderr)}"
@@ -406,7 +405,7 @@ class Allocator:
     def _checked_scores(self, scores: Any, length: int) -> FloatArray:
         """Return log scores, in an array of our own; ValueError for another shape, NaN or +inf."""
         who = f"policy: log_score() of {type(self._policy).__name__}"
-        scores = float_vector(who, scores, length=length).copy()
+        scores = (scores if _is_float64(scores, (length,)) else float_vector(who, scores, length=length)).copy()
         if not (scores < np.inf).all():  # NaN included
             raise ArgumentError(f"{who}: expected numbers below inf, got {shown(scores)}")
         return scores

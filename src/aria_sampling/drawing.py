@@ -28,7 +28,6 @@ class Shares(NamedTuple):
 
     q: FloatArray
     q_sums: FloatArray
-    score: FloatArray
     x: FloatArray
     warm: FloatArray
     frozen: FloatArray
@@ -84,8 +83,8 @@ class Drawer:
         self._score = progress.score.copy()
         self._w, self._warm, self._frozen = self._base.copy(), self._none.copy(), self._none.copy()
         self._applied = -1
-        self._cold: float = progress.cold
         self._shift: float = progress.shift
+        self._cold, self._cold_weight = (progress.cold, progress.shift), _cold_weight(progress.cold, progress.shift)
         self._weigh_all(self._shift)
         if coverage is not None or cap is not None:
             self._x, self._x_sums = np.zeros(len(self._q)), self._none.copy()
@@ -119,7 +118,6 @@ class Drawer:
         for change in changes:
             if change.round <= self._applied:
                 continue
-            self._cold = change.cold
             if change.regions is None or change.shift != self._shift:
                 self._score[slice(None) if change.regions is None else change.regions] = change.scores
                 self._weigh_all(change.shift)
@@ -129,6 +127,8 @@ class Drawer:
                     self._score, self._w, self._warm, self._frozen, self._base, self._shift,
                     change.regions, change.scores,
                 )  # fmt: skip
+            if (change.cold, change.shift) != self._cold:
+                self._cold, self._cold_weight = (change.cold, change.shift), _cold_weight(change.cold, change.shift)
             self._applied = change.round
 
     def _weigh_all(self, shift: float) -> None:
@@ -144,17 +144,18 @@ class Drawer:
 
     def _shares(self, tally: Tally) -> tuple[Shares, float]:
         """Return what the coming draw follows, and the water level."""
-        cold = 1.0 if math.isnan(self._cold) else _exp(self._cold - self._shift)
+        cold = self._cold_weight
         x, warm, frozen, level = self._w, self._warm, self._frozen, 0.0
         coverage = self._coverage
         if coverage is not None and (scale := self._scale(coverage, tally)) > 0:
-            level = _kernel.water(self._score, self._w, cold, self._data, scale, tally.level, self._x, self._x_sums)
+            level = _kernel.water(self._w, cold, self._data, scale, tally.level, self._x, self._x_sums)
             x, warm, frozen, cold = self._x, self._x_sums, self._none, 1.0
         if self._cap is not None:
-            share = _kernel.probabilities(self._q, self._q_sums, self._score, x, warm, frozen, cold, 0.0)
+            n_regions = self._partition.n_regions
+            share = _kernel.probabilities(n_regions, self._q, self._q_sums, x, warm, frozen, cold, 0.0)
             self._x = padded(capped(share, self._cap))
             x, warm, frozen, cold = self._x, _kernel.block_sums(self._x), self._none, 1.0
-        return Shares(self._q, self._q_sums, self._score, x, warm, frozen, cold), level
+        return Shares(self._q, self._q_sums, x, warm, frozen, cold), level
 
     def _scale(self, coverage: Coverage, tally: Tally) -> float:
         """Return what one item with data, or with online coverage one row that came, is worth in drawn shares."""
@@ -166,7 +167,7 @@ class Drawer:
     def probabilities(self, tally: Tally) -> FloatArray:
         """Return what the coming draw follows, before forced visits, float64 [n_regions], summing to 1."""
         shares, _ = self._shares(tally)
-        return _kernel.probabilities(*shares, self._exploration)
+        return _kernel.probabilities(self._partition.n_regions, *shares, self._exploration)
 
     def draw(self, n: int, tally: Tally) -> tuple[Draw, Tally]:
         """Draw n rows; return them and the sums with the water level. `tally`: the sums, this draw included."""
@@ -210,6 +211,6 @@ def next_tally(tally: Tally, n: int, data_rows: int | None, coverage: Coverage |
     )
 
 
-def _exp(x: float) -> float:
-    """Return e**x by the kernel."""
-    return float(_kernel.exp(np.array([x]))[0])
+def _cold_weight(cold: float, shift: float) -> float:
+    """Return what the base of a region never visited is multiplied by; 1 if nothing is known at all."""
+    return 1.0 if math.isnan(cold) else float(_kernel.exp(np.array([cold - shift]))[0])

@@ -329,8 +329,8 @@ class Progress:
 
 
 def _pairs(targets: dict[str, FloatArray], values: dict[str, FloatArray]) -> list[tuple[AnyArray, AnyArray]]:
-    """Return which array is to be filled with which: with copies, as a policy may hand back arrays of its old state."""
-    return [(targets[name], np.array(array, order="C")) for name, array in values.items()]
+    """Return which array is to be filled with which."""
+    return [(targets[name], np.ascontiguousarray(array)) for name, array in values.items()]
 
 
 def _changes(scores: FloatArray, levels: FloatArray, *, first: int) -> Iterator[Change]:

@@ -119,9 +119,9 @@ class UnscaledBank(aria.EmaBank):
         members, read = [], []
         for i, mean in enumerate(rows["read"][:, 0]):
             one = slice(i, i + 1)
-            cv2 = float(1 / (2 * self.eta * mean**2)) if mean else 1.0
+            cv2 = np.array([1 / (2 * self.eta * mean**2) if mean else 1.0, 1.0])  # no spread inside: it stays
             parts = _kernel.bank_update(
-                rows["members"][one], rows["read"][one], feedback.count[one], feedback.mean[one], cv2,
+                rows["members"][one], rows["read"][one], feedback.count[one], feedback.mean[one], np.zeros(1), cv2,
                 float(shared["clock"][0]), decay, tanh, self.discount, 1e300,
             )  # fmt: skip
             members.append(parts[0])

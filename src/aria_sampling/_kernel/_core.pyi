@@ -27,7 +27,6 @@ def block_sums(padded: FloatArray, sums: FloatArray, /) -> None: ...
 def probabilities(
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
@@ -37,7 +36,6 @@ def probabilities(
     /,
 ) -> None: ...
 def water(
-    score: FloatArray,
     w: FloatArray,
     cold: float,
     s: FloatArray,
@@ -56,7 +54,6 @@ def draw(
     offsets: IntArray,
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
@@ -77,18 +74,24 @@ def ema_update(
     count: FloatArray, mean: FloatArray, clock: float, rate: float, per_visit: bool, rows: FloatArray, /
 ) -> None: ...
 def bank_update(
+    rows: FloatArray,
+    read: FloatArray,
     count: FloatArray,
     mean: FloatArray,
-    cv2: float,
+    m2: FloatArray,
+    cv2: FloatArray,
     clock: float,
     decay: FloatArray,
     tanh: FloatArray,
     discount: float,
     clip: float,
-    rows: FloatArray,
-    read: FloatArray,
+    new_rows: FloatArray,
+    new_read: FloatArray,
+    new_cv2: FloatArray,
     /,
 ) -> None: ...
+def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArray, out: FloatArray, /) -> None: ...
+def usable(mean: FloatArray, error: FloatArray, count: FloatArray, /) -> bool: ...
 def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: FloatArray, /) -> float: ...
 def sum_beliefs(belief: FloatArray, sums: FloatArray, /) -> None: ...
 def replace(pairs: list[tuple[Any, Any]], /) -> None: ...

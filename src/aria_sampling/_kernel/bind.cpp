@@ -30,7 +30,11 @@ NB_MODULE(_core, m) {
     for (std::size_t i = 0; i < x.size(); ++i) out.data()[i] = logarithm(x.data()[i]);
   });
   define(m, "positions", [](u64 seed, In<i64> regions, In<i64> nth, In<i64> sizes, Out<i64> out) {
-    for (std::size_t i = 0; i < regions.size(); ++i) out.data()[i] = position(seed, regions.data()[i], nth.data()[i], sizes.data()[i]);
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+      Visit v = visit(mix(seed), regions.data()[i], nth.data()[i], sizes.data()[i]);
+      out.data()[i] = 0;
+      land(&v, 1, out.data() + i);
+    }
   });
 
   // ---- weights and shares
@@ -38,19 +42,17 @@ NB_MODULE(_core, m) {
     weigh_all({score.data(), w.data(), warm.data(), frozen.data()}, i64(score.size()), base.data(), shift);
   });
   define(m, "weigh", [](Out<double> score, Out<double> w, Out<double> warm, Out<double> frozen, In<double> base, double shift, In<i64> regions, In<double> scores) {
-    weigh({score.data(), w.data(), warm.data(), frozen.data()}, i64(score.size()), base.data(), shift, i64(regions.size()), regions.data(), scores.data());
+    weigh({score.data(), w.data(), warm.data(), frozen.data()}, base.data(), shift, i64(regions.size()), regions.data(), scores.data());
   });
   define(m, "block_sums", [](In<double> padded, Out<double> sums) {
     for (std::size_t b = 0; b < sums.size(); ++b) sums.data()[b] = sum64(padded.data() + b * BLOCK);
   });
-  define(m, "probabilities", [](In<double> q, In<double> q_sums, In<double> score, In<double> x, In<double> warm, In<double> frozen, double cold, double exploration, Out<double> p) {
-    probabilities({i64(p.size()), q.data(), q_sums.data(), score.data(), x.data(), warm.data(), frozen.data(), cold, exploration}, p.data());
+  define(m, "probabilities", [](In<double> q, In<double> q_sums, In<double> x, In<double> warm, In<double> frozen, double cold, double exploration, Out<double> p) {
+    probabilities({i64(p.size()), q.data(), q_sums.data(), x.data(), warm.data(), frozen.data(), cold, exploration}, p.data());
   });
-  define(m, "water", [](In<double> score, In<double> w, double cold, In<double> s, double scale, double guess, Out<double> x, Out<double> sums) {
-    const i64 K = i64(score.size());
-    for (i64 k = 0; k < K; ++k) x.data()[k] = std::isnan(score.data()[k]) ? cold * w.data()[k] : w.data()[k];
-    std::fill(x.data() + K, x.data() + x.size(), 0.0);
-    return water(K, s.data(), scale, guess, x.data(), sums.data());
+  define(m, "water", [](In<double> w, double cold, In<double> s, double scale, double guess, Out<double> x, Out<double> sums) {
+    for (std::size_t k = 0; k < w.size(); ++k) x.data()[k] = w.data()[k] > 0 ? w.data()[k] : cold * -w.data()[k];
+    return water(i64(w.size()), s.data(), scale, guess, x.data(), sums.data());
   });
 
   // ---- a draw
@@ -60,13 +62,13 @@ NB_MODULE(_core, m) {
   });
   // clock: {rounds, draws} that the cursors have gone through. It moves with them: whoever finds another number in it
   // than expected knows that the call before never came to its end.
-  define(m, "draw", [](u64 seed, u64 round, i64 gap, i64 last_held, In<i64> offsets, In<double> q, In<double> q_sums, In<double> score, In<double> x, In<double> warm, In<double> frozen,
+  define(m, "draw", [](u64 seed, u64 round, i64 gap, i64 last_held, In<i64> offsets, In<double> q, In<double> q_sums, In<double> x, In<double> warm, In<double> frozen,
                    double cold, double exploration, Out<i64> visits, Out<i64> last, Out<i32> next, Out<i32> prev, Out<i64> clock, Out<i64> ints, Out<double> reals) {
     const i64 n = i64(ints.size()) / 2, K = i64(offsets.size()) - 1;
     i64 forced = 0;
     if (n > 0) {
       std::vector<i32> places(std::size_t(2 * n));
-      const Shares S{K, q.data(), q_sums.data(), score.data(), x.data(), warm.data(), frozen.data(), cold, exploration};
+      const Shares S{K, q.data(), q_sums.data(), x.data(), warm.data(), frozen.data(), cold, exploration};
       const Cursors C{visits.data(), last.data(), next.data(), prev.data()};
       forced = draw({offsets.data(), seed, last_held}, S, C, n, round, clock.data()[1], gap, places.data(), {ints.data(), ints.data() + n, reals.data(), reals.data() + n});
       ++clock.data()[1];
@@ -78,10 +80,10 @@ NB_MODULE(_core, m) {
   // ---- feedback
   define(m, "aggregate", [](In<i64> regions, In<double> losses, Out<i64> visited, Out<double> sums) {
     const i64 n = i64(regions.size());
-    std::vector<u64> keys(static_cast<std::size_t>(n));
+    std::vector<u64> room(static_cast<std::size_t>(2 * n));
     i64 dropped = 0;
     double *const out = sums.data();
-    const i64 m = aggregate(n, regions.data(), losses.data(), keys.data(), {visited.data(), out, out + n, out + 2 * n}, dropped);
+    const i64 m = aggregate(n, regions.data(), losses.data(), room.data(), {visited.data(), out, out + n, out + 2 * n}, dropped);
     return nb::make_tuple(m, dropped);
   });
   define(m, "variation", [](In<double> count, In<double> mean, In<double> m2, In<double> before, Out<double> cv2) {
@@ -90,11 +92,18 @@ NB_MODULE(_core, m) {
   define(m, "ema_update", [](In<double> count, In<double> mean, double clock, double rate, bool per_visit, Out<double> rows) {
     ema_update(i64(count.size()), count.data(), mean.data(), clock, rate, per_visit, rows.data());
   });
-  define(m, "bank_update", [](In<double> count, In<double> mean, double cv2, double clock, In<double> decay, In<double> tanh, double discount, double clip, Out<double> rows, Out<double> read) {
+  define(m, "bank_update", [](In<double> rows, In<double> read, In<double> count, In<double> mean, In<double> m2, In<double> cv2, double clock, In<double> decay, In<double> tanh, double discount,
+                          double clip, Out<double> new_rows, Out<double> new_read, Out<double> new_cv2) {
     const i64 n = i64(count.size()), members = i64(decay.size());
     const std::unique_ptr<double[]> room(new double[std::size_t(bank_room(members, n))]);
-    bank_update({members, decay.data(), tanh.data(), discount, clip}, n, count.data(), mean.data(), cv2, clock, rows.data(), read.data(), room.get());
+    std::copy(cv2.data(), cv2.data() + 2, new_cv2.data());
+    bank_update({members, decay.data(), tanh.data(), discount, clip}, n, count.data(), mean.data(), m2.data(), clock, {rows.data(), read.data(), new_rows.data(), new_read.data()}, new_cv2.data(), room.get());
   });
+  define(m, "read_out", [](In<double> mean, In<double> count, In<double> age, In<double> cv2, Out<double> out) {
+    const i64 n = i64(count.size());
+    read_out(n, mean.data(), count.data(), age.data(), cv2.data(), out.data(), out.data() + n, out.data() + 2 * n);
+  });
+  define(m, "usable", [](In<double> mean, In<double> error, In<double> count) { return usable(i64(count.size()), mean.data(), error.data(), count.data()); });
   define(m, "borrowed", [](In<i64> regions, In<double> news, In<double> belief, In<double> sums) {
     return borrowed(i64(belief.size()) / 2, i64(regions.size()), regions.data(), news.data(), belief.data(), sums.data());
   });
@@ -116,15 +125,25 @@ NB_MODULE(_core, m) {
     if (target.dtype() != values.dtype() || target.size() / rows_there * rows_here != values.size()) throw nb::value_error("expected an array of the target's size and type");
     return Copy{static_cast<char *>(target.data()), static_cast<const char *>(values.data()), target.nbytes() / rows_there};
   };
+  // All values are taken before the first target is filled: some may be targets, too.
+  const auto fill = [](const std::vector<Copy> &copies) {
+    std::vector<char> values;
+    for (const Copy &c : copies) values.insert(values.end(), c.values, c.values + c.bytes);
+    const char *from = values.data();
+    for (const Copy &c : copies) {
+      std::memcpy(c.target, from, c.bytes);
+      from += c.bytes;
+    }
+  };
   // pairs: (target, values), filled whole.
-  define(m, "replace", [copy_of](nb::list pairs) {
+  define(m, "replace", [copy_of, fill](nb::list pairs) {
     std::vector<Copy> copies;
     for (nb::handle pair : pairs) copies.push_back(copy_of(pair, 1, 1));
-    for (const Copy &c : copies) std::memcpy(c.target, c.values, c.bytes);
+    fill(copies);
   });
   // Closes a round. rows: pairs (target [K, ...], values [m, ...]) for `regions`; whole: pairs that are filled whole.
   // counters and scalars: see state.py.
-  define(m, "store", [copy_of](In<i64> regions, nb::list rows, nb::list whole, In<double> news, Out<double> belief, Out<double> belief_sums, In<i64> drawn, Out<i64> visits, Out<i64> last,
+  define(m, "store", [copy_of, fill](In<i64> regions, nb::list rows, nb::list whole, In<double> news, Out<double> belief, Out<double> belief_sums, In<i64> drawn, Out<i64> visits, Out<i64> last,
                                Out<i64> counters, i64 dropped, i64 forced, i64 drawn_rows, i64 data_rows, Out<double> scalars, double recent, double size, double level) {
     const i64 K = i64(visits.size()), n = i64(regions.size());
     std::vector<Copy> by_row, by_array;
@@ -132,7 +151,7 @@ NB_MODULE(_core, m) {
     for (nb::handle pair : whole) by_array.push_back(copy_of(pair, 1, 1));
     for (const Copy &c : by_row)
       for (i64 i = 0; i < n; ++i) std::memcpy(c.target + std::size_t(regions.data()[i]) * c.bytes, c.values + std::size_t(i) * c.bytes, c.bytes);
-    for (const Copy &c : by_array) std::memcpy(c.target, c.values, c.bytes);
+    fill(by_array);
     enum { ROUND, DRAWS, DROPPED, FORCED, DRAWN, DATA_ROWS, VISITED }; // as in state.py
     i64 *const count = counters.data();
     for (i64 i = 0; i < n; ++i) count[VISITED] += belief.data()[2 * regions.data()[i] + 1] == 0;

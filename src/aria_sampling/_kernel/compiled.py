@@ -22,11 +22,13 @@ __all__ = [
     "log",
     "positions",
     "probabilities",
+    "read_out",
     "replace",
     "store",
     "stream_key",
     "sum_beliefs",
     "uniforms",
+    "usable",
     "variation",
     "water",
     "weigh",
@@ -42,6 +44,7 @@ borrowed = _core.borrowed
 replace = _core.replace
 store = _core.store
 sum_beliefs = _core.sum_beliefs
+usable = _core.usable
 
 
 def uniforms(key: int, n: int) -> FloatArray:
@@ -75,17 +78,17 @@ def block_sums(padded: FloatArray) -> FloatArray:
 
 
 def probabilities(
+    n_regions: int,
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
     cold: float,
     exploration: float,
 ) -> FloatArray:
-    out = np.empty(len(score))
-    _core.probabilities(q, q_sums, score, x, warm, frozen, cold, exploration, out)
+    out = np.empty(n_regions)
+    _core.probabilities(q, q_sums, x, warm, frozen, cold, exploration, out)
     return out
 
 
@@ -98,7 +101,6 @@ def draw(
     offsets: IntArray,
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
@@ -112,7 +114,7 @@ def draw(
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray, int]:
     ints, reals = np.empty((2, n), np.int64), np.empty((2, n))
     forced = _core.draw(
-        seed, round_, gap, last_held, offsets, q, q_sums, score, x, warm, frozen, cold, exploration,
+        seed, round_, gap, last_held, offsets, q, q_sums, x, warm, frozen, cold, exploration,
         visits, last, next_, prev, clock, ints, reals,
     )  # fmt: skip
     return ints[0], ints[1], reals[0], reals[1], forced
@@ -145,13 +147,22 @@ def bank_update(
     read: FloatArray,
     count: FloatArray,
     mean: FloatArray,
-    cv2: float,
+    m2: FloatArray,
+    cv2: FloatArray,
     clock: float,
     decay: FloatArray,
     tanh: FloatArray,
     discount: float,
     clip: float,
-) -> tuple[FloatArray, FloatArray]:
-    rows, read = rows.copy(), read.copy()
-    _core.bank_update(count, mean, cv2, clock, decay, tanh, discount, clip, rows, read)
-    return rows, read
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    new_rows, new_read, new_cv2 = np.empty(rows.shape), np.empty(read.shape), np.empty(2)
+    _core.bank_update(
+        rows, read, count, mean, m2, cv2, clock, decay, tanh, discount, clip, new_rows, new_read, new_cv2
+    )
+    return new_rows, new_read, new_cv2
+
+
+def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArray) -> FloatArray:
+    out = np.empty((3, len(mean)))
+    _core.read_out(mean, count, age, cv2, out)
+    return out

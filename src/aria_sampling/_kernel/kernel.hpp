@@ -23,6 +23,14 @@
 #define ARIA_VECTOR __pragma(loop(ivdep))
 #endif
 
+// A function behind it is compiled twice, for processors with and without AVX2, where the compiler can do that: vectors
+// are longer, bits are the same.
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && !defined(ARIA_NO_CLONES)
+#define ARIA_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define ARIA_CLONES
+#endif
+
 namespace aria {
 
 using i64 = std::int64_t;
@@ -57,33 +65,53 @@ inline u64 word(u64 key, u64 number) { return mix(key + (number + 1) * GAMMA); }
 inline double uniform(u64 w) { return double(w >> 11) * 0x1p-53; } // in [0, 1), from the upper 53 bits
 inline u64 below(u64 w, u64 n) { return std::min(u64(uniform(w) * double(n)), n - 1); }
 
-// Where in its region the nth visit lands, 0..size-1. In every cycle of `size` visits each position comes once.
+// x / y. Processors divide 32-bit numbers in half the time.
+inline u64 divided(u64 x, u64 y) { return (x | y) >> 32 ? x / y : u64(std::uint32_t(x) / std::uint32_t(y)); }
+
+// Where in their regions the nth visits of n rows land, 0..size-1. In every cycle of `size` visits each position comes
+// once.
 //
 // A keyed permutation that is computed, not stored: a mixed-radix Feistel network on pairs (a, b) of about sqrt(size)
-// each. There may be a few more pairs than positions; a pair outside goes through the network again.
-inline i64 position(u64 seed, i64 region, i64 nth, i64 size) {
-  const u64 cycle = u64(nth) / u64(size);
-  u64 x = u64(nth) - cycle * u64(size);
-  const u64 key = mix(mix(u64(region) + mix(seed)) + cycle * GAMMA);
-  const u64 left = u64(std::ceil(std::sqrt(double(size)))), right = (u64(size) + left - 1) / left;
-  do {
-    u64 a = x / right, b = x - a * right;
-    for (int step = 0; step < FEISTEL_ROUNDS; ++step) {
-      const bool odd = step & 1;
-      u64 h = ((odd ? a : b) + key) ^ (SALT * u64(step + 1));
-      h *= FACTOR_1;
-      h ^= h >> 32;
-      h *= FACTOR_2;
-      const u64 radix = odd ? right : left;
-      u64 &half = odd ? b : a;
-      half += (h >> 32) * radix >> 32;     // a number below radix, from 32 bits
-      half = std::min(half, half - radix); // modulo radix: what is below 0 wraps to the largest numbers
-    }
-    x = a * right + b;
-  } while (x >= u64(size));
-  return i64(x);
+// each. There may be a few more pairs than positions; a pair outside goes through the network again. Rows go through it
+// side by side, since the steps of one wait for each other.
+struct Visit {
+  u64 key, size, left, right, a, b;
+};
+inline Visit visit(u64 mixed_seed, i64 region, i64 nth, i64 size) {
+  Visit v;
+  const u64 cycle = divided(u64(nth), u64(size)), x = u64(nth) - cycle * u64(size);
+  v.size = u64(size);
+  v.key = mix(mix(u64(region) + mixed_seed) + cycle * GAMMA);
+  v.left = u64(std::sqrt(double(size)));
+  v.left += v.left * v.left < v.size;
+  v.right = divided(v.size + v.left - 1, v.left);
+  v.a = divided(x, v.right);
+  v.b = x - v.a * v.right;
+  return v;
 }
-
+inline u64 step_of(const Visit &v, u64 half, u64 other, u64 radix, int step) {
+  u64 h = (other + v.key) ^ (SALT * u64(step + 1));
+  h *= FACTOR_1;
+  h ^= h >> 32;
+  h *= FACTOR_2;
+  half += (h >> 32) * radix >> 32;     // a number below radix, from 32 bits
+  return std::min(half, half - radix); // modulo radix: what is below 0 wraps to the largest numbers
+}
+constexpr i64 LANES = 8;
+inline void network(Visit *v, i64 n) {
+  for (int step = 0; step < FEISTEL_ROUNDS; step += 2) {
+    for (i64 i = 0; i < n; ++i) v[i].a = step_of(v[i], v[i].a, v[i].b, v[i].left, step);
+    for (i64 i = 0; i < n; ++i) v[i].b = step_of(v[i], v[i].b, v[i].a, v[i].right, step + 1);
+  }
+}
+// Where n <= LANES visits land, added to what is in `out`.
+inline void land(Visit *v, i64 n, i64 *out) {
+  network(v, n);
+  for (i64 i = 0; i < n; ++i) {
+    while (v[i].a * v[i].right + v[i].b >= v[i].size) network(v + i, 1);
+    out[i] += i64(v[i].a * v[i].right + v[i].b);
+  }
+}
 // ---------------------------------------------------------------- exponential and logarithm, to within 2 ulp
 
 // e**x, x taken into [-700, 700]. Free of branches, so that loops over it become vector instructions.
@@ -151,41 +179,41 @@ inline double sum64(const double *v) {
 // What the policy makes of regions, before it is normalised.
 //
 // A region that was visited has the weight base * exp(score - shift). One that never was ("cold", its score is NaN)
-// has base * cold, where `cold` is one number for all of them: it can change every round at no cost.
+// has base * cold, where `cold` is one number for all of them: it can change every round at no cost. In `w` it stands
+// as -base: the sign marks it, so that a draw need not look at the scores.
 struct Weights {
   double *score;  // [K]
-  double *w;      // padded: base * exp(score - shift), or base where cold
+  double *w;      // padded
   double *warm;   // by block: sum of w over visited regions
   double *frozen; // by block: sum of base over cold regions
 };
 
-inline void sum_weights(const Weights &W, i64 K, i64 b) {
+inline void sum_weights(const Weights &W, i64 b) {
   double warm[BLOCK], frozen[BLOCK];
   for (i64 i = 0; i < BLOCK; ++i) {
-    const i64 k = b * BLOCK + i;
-    const bool cold = k < K && std::isnan(W.score[k]);
-    warm[i] = cold ? 0.0 : W.w[k];
-    frozen[i] = cold ? W.w[k] : 0.0;
+    const double w = W.w[b * BLOCK + i];
+    warm[i] = w > 0 ? w : 0.0;
+    frozen[i] = w < 0 ? -w : 0.0;
   }
   W.warm[b] = sum64(warm);
   W.frozen[b] = sum64(frozen);
 }
 inline double weight_of(double base, double score, double shift) {
-  return std::isnan(score) ? base : base * exponential(score - shift);
+  return std::isnan(score) ? -base : base * exponential(score - shift);
 }
 inline void weigh_all(const Weights &W, i64 K, const double *base, double shift) {
   for (i64 k = 0; k < K; ++k) W.w[k] = weight_of(base[k], W.score[k], shift);
-  for (i64 b = 0; b < blocks(K); ++b) sum_weights(W, K, b);
+  for (i64 b = 0; b < blocks(K); ++b) sum_weights(W, b);
 }
 // New scores of some regions, ascending.
-inline void weigh(const Weights &W, i64 K, const double *base, double shift, i64 m, const i64 *regions, const double *scores) {
+inline void weigh(const Weights &W, const double *base, double shift, i64 m, const i64 *regions, const double *scores) {
   for (i64 i = 0; i < m; ++i) {
     const i64 k = regions[i];
     W.score[k] = scores[i];
     W.w[k] = weight_of(base[k], scores[i], shift);
   }
   for (i64 i = 0; i < m; ++i)
-    if (i == 0 || regions[i] / BLOCK != regions[i - 1] / BLOCK) sum_weights(W, K, regions[i] / BLOCK);
+    if (i == 0 || regions[i] / BLOCK != regions[i - 1] / BLOCK) sum_weights(W, regions[i] / BLOCK);
 }
 
 // ---------------------------------------------------------------- shares of the coming draw
@@ -195,12 +223,12 @@ inline void weigh(const Weights &W, i64 K, const double *base, double shift, i64
 struct Shares {
   i64 K;
   const double *q, *q_sums;                 // the target: padded, and by block
-  // see Weights; after `water`, and after a cap, x are shares and nothing counts as cold: frozen is 0, cold is 1
-  const double *score, *x, *warm, *frozen;
+  // see Weights; after `water`, and after a cap, x are shares and nothing is marked as cold: frozen is 0
+  const double *x, *warm, *frozen;
   double cold, exploration;
 
   double block_x(i64 b) const { return warm[b] + cold * frozen[b]; }
-  double at(i64 k) const { return std::isnan(score[k]) ? cold * x[k] : x[k]; }
+  double at(i64 k) const { return x[k] > 0 ? x[k] : cold * -x[k]; }
 };
 // p_k = scale * x_k + rest * q_k
 struct Mixed {
@@ -311,13 +339,17 @@ inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 rou
       touch(C, S.K, ascending[j]);
     }
 
-  const double share = double(m) / double(n);
   for (i64 j = n - 1; j > 0; --j) // rows in random order, so that any part of them is a fair one (Fisher and Yates)
     std::swap(ascending[j], ascending[below(word(key, u64(j)), u64(j) + 1)]);
+  const double share = double(m) / double(n);
+  const u64 mixed_seed = mix(P.seed);
+  Visit visits[LANES];
   for (i64 j = 0; j < n; ++j) {
     const i64 k = ascending[j];
     R.regions[j] = k;
-    R.places[j] = P.offsets[k] + position(P.seed, k, C.visits[k]++, P.offsets[k + 1] - P.offsets[k]);
+    R.places[j] = P.offsets[k];
+    visits[j % LANES] = visit(mixed_seed, k, C.visits[k]++, P.offsets[k + 1] - P.offsets[k]);
+    if (j % LANES == LANES - 1 || j == n - 1) land(visits, j % LANES + 1, R.places + j / LANES * LANES);
     double p = (M.scale * S.at(k) + M.rest * S.q[k]) * share;
     if (forced && std::binary_search(due, scratch + n, i32(k))) p += 1.0 / double(n);
     R.probabilities[j] = p;
@@ -332,14 +364,28 @@ struct Feedback {
   i64 *regions;              // [m], ascending
   double *count, *mean, *m2; // [m]: number of losses, their mean, their summed squared deviations from it
 };
+// Sorts n keys by their bits 32 and up, keys of equal bits as they stand, digit by digit. `aside`: room for n. Returns
+// where they are then, `keys` or `aside`.
+inline u64 *sorted(i64 n, u64 *keys, u64 *aside) {
+  u64 most = 0;
+  for (i64 i = 0; i < n; ++i) most |= keys[i];
+  for (int shift = 32; shift < 64 && most >> shift; shift += 8) {
+    i64 begin[257] = {0};
+    for (i64 i = 0; i < n; ++i) ++begin[(keys[i] >> shift & 255) + 1];
+    for (int digit = 1; digit < 256; ++digit) begin[digit] += begin[digit - 1];
+    for (i64 i = 0; i < n; ++i) aside[begin[keys[i] >> shift & 255]++] = keys[i];
+    std::swap(keys, aside);
+  }
+  return keys;
+}
 // Sums up rows by region, in the order of the rows: any split of a round into parts gives the same bits.
-// `keys`: room for n. Returns m; `dropped` counts losses that are not finite, or as good as.
-inline i64 aggregate(i64 n, const i64 *regions, const double *losses, u64 *keys, const Feedback &F, i64 &dropped) {
+// `room`: for 2 n. Returns m; `dropped` counts losses that are not finite, or as good as.
+inline i64 aggregate(i64 n, const i64 *regions, const double *losses, u64 *room, const Feedback &F, i64 &dropped) {
   i64 usable = 0;
   for (i64 j = 0; j < n; ++j)
-    if (std::fabs(losses[j]) < LOSS_LIMIT) keys[usable++] = (u64(regions[j]) << 32) | u64(j);
+    if (std::fabs(losses[j]) < LOSS_LIMIT) room[usable++] = (u64(regions[j]) << 32) | u64(j);
   dropped = n - usable;
-  std::sort(keys, keys + usable);
+  const u64 *const keys = sorted(usable, room, room + n);
   i64 m = 0;
   for (i64 begin = 0, end; begin < usable; begin = end, ++m) {
     const u64 region = keys[begin] >> 32;
@@ -387,6 +433,25 @@ inline void variation(i64 m, const double *count, const double *mean, const doub
   cv2[1] = (1 - RATE) * cv2[1] + RATE * freedom;
 }
 
+// What is believed of regions whose losses scatter in proportion to their mean: to mean, count and age the standard
+// error. A region that was never visited (count 0) has mean NaN, and an infinite error and age.
+constexpr double TINY = 1e-300;
+inline void read_out(i64 m, const double *mean, const double *count, const double *age, const double *cv2, double *means, double *errors, double *ages) {
+  const double spread = cv2[0] / cv2[1];
+  for (i64 i = 0; i < m; ++i) {
+    const bool cold = count[i] == 0;
+    means[i] = cold ? NAN : mean[i];
+    errors[i] = cold ? INFINITY : std::sqrt(spread / (count[i] > TINY ? count[i] : TINY)) * std::fabs(mean[i]);
+    ages[i] = cold ? INFINITY : age[i] > 0 ? age[i] : 0.0; // a difference of clocks: rounding may take it below 0
+  }
+}
+// Whether it can be so of regions with feedback: means are finite, counts above 0 and errors at least 0.
+inline bool usable(i64 m, const double *mean, const double *error, const double *count) {
+  bool good = true;
+  for (i64 i = 0; i < m; ++i) good &= (std::fabs(mean[i]) < INFINITY) & (error[i] >= 0) & (count[i] > 0);
+  return good;
+}
+
 // One moving average a region. A row: total, weight, squares of the weights, time, visits, losses.
 inline void ema_update(i64 m, const double *count, const double *mean, double clock, double rate, bool per_visit, double *rows) {
   const double decay = logarithm(1 - rate); // of what one loss leaves of the past
@@ -416,18 +481,24 @@ struct Bank {
 inline i64 bank_stride(i64 m) { return (m + 7) / 8 * 8 + 8; }
 inline i64 bank_room(i64 members, i64 m) { return (4 * members + 7) * bank_stride(m); }
 
-// `room`: for bank_room numbers.
-inline void bank_update(const Bank &B, i64 m, const double *count, const double *y, double cv2, double clock, double *rows, double *read, double *room) {
+// From `rows` and `read` to the new ones; cv2: see `variation`, which takes its part first. `room`: for bank_room numbers.
+struct BankRows {
+  const double *rows, *read;
+  double *new_rows, *new_read;
+};
+ARIA_CLONES static void bank_update(const Bank &B, i64 m, const double *count, const double *y, const double *m2, double clock, const BankRows &R, double *cv2, double *room) {
   const i64 M = B.members, stride = bank_stride(m);
   double *const scratch = room + 4 * M * stride;
   double *const before = scratch, *const per = scratch + stride, *const least = scratch + 2 * stride;
   double *const total = scratch + 3 * stride, *const mean = scratch + 4 * stride, *const losses = scratch + 5 * stride;
   double *const when = scratch + 6 * stride;
   for (i64 i = 0; i < m; ++i)
-    for (i64 j = 0; j < 4 * M; ++j) room[j * stride + i] = rows[i * 4 * M + j];
+    for (i64 j = 0; j < 4 * M; ++j) room[j * stride + i] = R.rows[i * 4 * M + j];
+  for (i64 i = 0; i < m; ++i) before[i] = R.read[3 * i + 1] > 0 ? R.read[3 * i] : NAN;
+  variation(m, count, y, m2, before, cv2);
+  const double spread = cv2[0] / cv2[1];
   for (i64 i = 0; i < m; ++i) {
-    before[i] = read[3 * i + 1] > 0 ? read[3 * i] : NAN;
-    per[i] = count[i] / (cv2 * before[i] * before[i]); // infinite where the estimate is 0, NaN where there is none
+    per[i] = count[i] / (spread * before[i] * before[i]); // infinite where the estimate is 0, NaN where there is none
     least[i] = INFINITY;
     total[i] = mean[i] = losses[i] = when[i] = 0;
   }
@@ -464,10 +535,10 @@ inline void bank_update(const Bank &B, i64 m, const double *count, const double 
     }
   }
   for (i64 i = 0; i < m; ++i) {
-    read[3 * i] = mean[i] / total[i];
-    read[3 * i + 1] = losses[i] / total[i];
-    read[3 * i + 2] = when[i] / total[i];
-    for (i64 j = 0; j < 4 * M; ++j) rows[i * 4 * M + j] = room[j * stride + i];
+    R.new_read[3 * i] = mean[i] / total[i];
+    R.new_read[3 * i + 1] = losses[i] / total[i];
+    R.new_read[3 * i + 2] = when[i] / total[i];
+    for (i64 j = 0; j < 4 * M; ++j) R.new_rows[i * 4 * M + j] = room[j * stride + i];
   }
 }
 

@@ -10,12 +10,13 @@ unless said otherwise; keys and seeds are integers in 0..2**64-1. Arguments are 
 
 What a policy makes of regions is kept as weights, before they are normalised. A region that was visited has the weight
 ``base * exp(score - shift)``. One that never was ("cold", its score is NaN) has ``base * cold``, where `cold` is one
-number for all of them: it can change every round at no cost. Four arrays hold this:
+number for all of them: it can change every round at no cost. It stands as ``-base``: the sign marks it, so that a draw
+need not look at the scores. Four arrays hold this:
 
 - score [K]: the log score;
-- w, padded: the weight, or of a cold region its base;
+- w, padded: the weight, or of a cold region its base, negative;
 - warm [B]: for each block the sum of w over visited regions;
-- frozen [B]: for each block the sum of w over cold regions.
+- frozen [B]: for each block the sum of the bases of cold regions.
 
 A sum over a block depends on its 64 members alone, whatever was summed before. So sums do not drift, only the blocks
 that changed are summed again, and a resumed run has the same bits.
@@ -45,11 +46,13 @@ __all__ = [
     "log",
     "positions",
     "probabilities",
+    "read_out",
     "replace",
     "store",
     "stream_key",
     "sum_beliefs",
     "uniforms",
+    "usable",
     "variation",
     "water",
     "weigh",
@@ -62,6 +65,7 @@ BLOCK = 64
 FEISTEL_ROUNDS = 10
 LOSS_LIMIT = 1e150
 MOST_EXPONENT = 700.0
+TINY = 1e-300
 LEAST_WEIGHT = 1e-90  # a sum of weights that is less counts as 0: dividing by it might overflow
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 FACTOR_1, FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -227,7 +231,7 @@ def weigh_all(
     """
     n_regions = len(score)
     w[:n_regions] = _weight(base[:n_regions], score, shift)
-    _sum_weights(score, w, warm, frozen, np.arange(len(warm)))
+    _sum_weights(w, warm, frozen, np.arange(len(warm)))
 
 
 def weigh(
@@ -255,29 +259,26 @@ def weigh(
     """
     score[regions] = scores
     w[regions] = _weight(base[regions], scores, shift)
-    _sum_weights(score, w, warm, frozen, np.unique(regions // BLOCK))
+    _sum_weights(w, warm, frozen, np.unique(regions // BLOCK))
 
 
 @np.errstate(all="ignore")
 def _weight(base: FloatArray, score: FloatArray, shift: float) -> FloatArray:
-    return np.where(np.isnan(score), base, base * exp(score - shift))
+    return np.where(np.isnan(score), -base, base * exp(score - shift))
 
 
-def _sum_weights(score: FloatArray, w: FloatArray, warm: FloatArray, frozen: FloatArray, blocks: IntArray) -> None:
+def _sum_weights(w: FloatArray, warm: FloatArray, frozen: FloatArray, blocks: IntArray) -> None:
     """Sum up the weights of some blocks."""
-    cold = np.zeros(len(w), np.bool_)
-    cold[: len(score)] = np.isnan(score)
-    cold = cold.reshape(-1, BLOCK)[blocks]
     members = w.reshape(-1, BLOCK)[blocks]
-    warm[blocks] = block_sums(np.where(cold, 0.0, members))
-    frozen[blocks] = block_sums(np.where(cold, members, 0.0))
+    warm[blocks] = block_sums(np.where(members > 0, members, 0.0))
+    frozen[blocks] = block_sums(np.where(members < 0, -members, 0.0))
 
 
 @np.errstate(all="ignore")
 def probabilities(
+    n_regions: int,
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
@@ -289,18 +290,17 @@ def probabilities(
     Where every x is 0, or as good as, p = q.
 
     Args:
+        n_regions: K.
         q: The target, padded.
         q_sums: Its sums by block, [B].
-        score: Which regions are cold, where NaN, [K].
         x: Weights, or shares that `water` made of them, padded.
         warm: Sums of x over visited regions by block, [B].
         frozen: Sums of x over cold regions by block, [B].
         cold: What x of a cold region is multiplied with.
         exploration: In [0, 1].
     """
-    n_regions = len(score)
     scale, rest = _mixed(warm, frozen, cold, exploration)
-    return scale * _with_cold(score, x, cold) + rest * q[:n_regions]
+    return scale * _with_cold(x[:n_regions], cold) + rest * q[:n_regions]
 
 
 def _mixed(warm: FloatArray, frozen: FloatArray, cold: float, exploration: float) -> tuple[float, float]:
@@ -309,10 +309,9 @@ def _mixed(warm: FloatArray, frozen: FloatArray, cold: float, exploration: float
     return ((1 - exploration) / total, exploration) if total > LEAST_WEIGHT else (0.0, 1.0)
 
 
-def _with_cold(score: FloatArray, x: FloatArray, cold: float) -> FloatArray:
-    """Return x with the factor of cold regions, [K]."""
-    x = x[: len(score)]
-    return np.where(np.isnan(score), cold * x, x)
+def _with_cold(x: FloatArray, cold: float) -> FloatArray:
+    """Return x with the factor of cold regions."""
+    return np.where(x > 0, x, cold * -x)
 
 
 def _in_order(values: FloatArray) -> float:
@@ -322,7 +321,6 @@ def _in_order(values: FloatArray) -> float:
 
 @np.errstate(all="ignore")
 def water(
-    score: FloatArray,
     w: FloatArray,
     cold: float,
     s: FloatArray,
@@ -339,7 +337,6 @@ def water(
     level that is returned is counted from there, too. Without any weight, or as good as none, x and the level are 0.
 
     Args:
-        score: Which regions are cold, where NaN, [K].
         w: Weights, padded.
         cold: What those of cold regions are multiplied with.
         s: Effort that comes anyway, padded, not negative.
@@ -348,8 +345,7 @@ def water(
         x: Padded. It is filled.
         sums: [B]. It is filled with the sums of x by block.
     """
-    u = np.zeros(len(w))
-    u[: len(score)] = _with_cold(score, w, cold)
+    u = _with_cold(w, cold)
     wet = u > 0
     lowest = np.min(s[wet] / u[wet], initial=np.inf)
     if not lowest < np.inf:
@@ -413,7 +409,6 @@ def draw(
     offsets: IntArray,
     q: FloatArray,
     q_sums: FloatArray,
-    score: FloatArray,
     x: FloatArray,
     warm: FloatArray,
     frozen: FloatArray,
@@ -440,7 +435,6 @@ def draw(
         offsets: Where each region begins in the order of the items, int64 [K + 1].
         q: The shares of the draw, in the form of `probabilities`.
         q_sums: As there.
-        score: As there.
         x: As there.
         warm: As there.
         frozen: As there.
@@ -459,12 +453,12 @@ def draw(
     if n == 0:
         clock[0] += 1
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), 0
-    n_regions, draws = len(score), int(clock[1])
+    n_regions, draws = len(visits), int(clock[1])
     key = stream_key(seed, 0, round_)
     due = _due(next_, last, most=n // 2 if gap > 0 else 0, until=draws - gap)
     m = n - len(due)
     p = np.zeros(len(x))
-    p[:n_regions] = probabilities(q, q_sums, score, x, warm, frozen, cold, exploration)
+    p[:n_regions] = probabilities(n_regions, q, q_sums, x, warm, frozen, cold, exploration)
     scale, rest = _mixed(warm, frozen, cold, exploration)
     sums = scale * (warm + cold * frozen) + rest * q_sums
     regions = np.concatenate([_systematic(p, sums, last_held, m, uniforms(key, 1)), due])
@@ -605,6 +599,27 @@ def variation(cv2: FloatArray, count: FloatArray, mean: FloatArray, m2: FloatArr
 
 
 @np.errstate(all="ignore")
+def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArray) -> FloatArray:
+    """Return mean, standard error and age of regions whose losses scatter in proportion to their mean, [3, m].
+
+    Args:
+        mean: Estimated mean, [m].
+        count: Effective number of losses, [m]. Where it is 0 the region was never visited: its mean is NaN, its error
+            and its age are infinite.
+        age: A difference of clocks, [m]: what rounding takes below 0 is 0.
+        cv2: Of `variation`, [2].
+    """
+    error = np.sqrt(cv2[0] / cv2[1] / np.where(count > TINY, count, TINY)) * np.abs(mean)
+    age, cold = np.where(age > 0, age, 0.0), count == 0
+    return np.stack([np.where(cold, np.nan, mean), np.where(cold, np.inf, error), np.where(cold, np.inf, age)])
+
+
+def usable(mean: FloatArray, error: FloatArray, count: FloatArray) -> bool:
+    """Return whether it can be so of regions with feedback: finite means, errors of at least 0, counts above 0."""
+    return bool((np.isfinite(mean) & (error >= 0) & (count > 0)).all())
+
+
+@np.errstate(all="ignore")
 def ema_update(
     rows: FloatArray, count: FloatArray, mean: FloatArray, clock: float, rate: float, per_visit: bool
 ) -> FloatArray:
@@ -642,13 +657,14 @@ def bank_update(
     read: FloatArray,
     count: FloatArray,
     mean: FloatArray,
-    cv2: float,
+    m2: FloatArray,
+    cv2: FloatArray,
     clock: float,
     decay: FloatArray,
     tanh: FloatArray,
     discount: float,
     clip: float,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the banks of moving averages of some regions one round later.
 
     M members of different memory are mixed by exp(-evidence / 2), the evidence against a member being the discounted
@@ -659,7 +675,8 @@ def bank_update(
         read: What the mixture says of it, [m, 3]: mean, effective number of losses (0: never visited), mean time.
         count: Of `aggregate`, [m].
         mean: Of `aggregate`, [m].
-        cv2: Squared coefficient of variation of a loss.
+        m2: Of `aggregate`, [m].
+        cv2: Of `variation`, whose turn in this round comes first, [2].
         clock: Number of the round.
         decay: Log of what one loss leaves of the past, negative, [M].
         tanh: tanh(-decay / 2), [M].
@@ -667,12 +684,13 @@ def bank_update(
         clip: The most that one visit counts against a member.
 
     Returns:
-        The new `rows` and the new `read`.
+        The new `rows`, `read` and `cv2`.
     """
     m, members = len(count), len(decay)
     average, time, weight, evidence = rows.reshape(m, 4, members).transpose(1, 2, 0)  # each [M, m]
     before = np.where(read[:, 1] > 0, read[:, 0], np.nan)
-    per = count / (cv2 * before * before)  # infinite where the estimate is 0, NaN where there is none
+    cv2 = variation(cv2, count, mean, m2, before)
+    per = count / (cv2[0] / cv2[1] * before * before)  # infinite where the estimate is 0, NaN where there is none
     error = mean - average
     z = error * error * per
     z = np.where(z < clip, z, clip)  # NaN becomes clip, and 0 below
@@ -689,7 +707,7 @@ def bank_update(
     losses = trust * weight / ((2 - weight) * tanh[:, None])
     total, *mixture = (_over_members(part) for part in (trust, trust * average, losses, trust * time))
     after = np.stack([average, time, weight, evidence]).transpose(2, 0, 1).reshape(m, 4 * members)
-    return np.ascontiguousarray(after), np.stack([part / total for part in mixture], axis=1)
+    return np.ascontiguousarray(after), np.stack([part / total for part in mixture], axis=1), cv2
 
 
 def _over_members(values: FloatArray) -> FloatArray:
@@ -827,7 +845,7 @@ def store(
 
 def _whole(target: AnyArray, values: AnyArray) -> Write:
     _check_fit(target, values, target.size)
-    return target.reshape(-1), slice(None), values.reshape(-1)
+    return target.reshape(-1), slice(None), values.reshape(-1).copy()  # it may be a target, too
 
 
 def _check_fit(target: AnyArray, values: AnyArray, size: int) -> None:

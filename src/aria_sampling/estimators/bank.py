@@ -74,13 +74,11 @@ class EmaBank(Estimator):
         self, rows: dict[str, FloatArray], shared: dict[str, FloatArray], feedback: Feedback
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Return the state one round later; see `Estimator.update`."""
-        read, clock, count, mean = rows["read"], shared["clock"], feedback.count, feedback.mean
-        believed = np.where(read[:, 1] > 0, read[:, 0], np.nan)
-        cv2 = _kernel.variation(shared["cv2"], count, mean, feedback.m2, believed)
+        clock = shared["clock"]
         decay, tanh = self._memory
-        members, read = _kernel.bank_update(
-            rows["members"], read, count, mean, float(cv2[0] / cv2[1]), float(clock[0]), decay, tanh,
-            self.discount, self.clip,
+        members, read, cv2 = _kernel.bank_update(
+            rows["members"], rows["read"], feedback.count, feedback.mean, feedback.m2, shared["cv2"], float(clock[0]),
+            decay, tanh, self.discount, self.clip,
         )  # fmt: skip
         return {"members": members, "read": read}, {"clock": clock + 1, "cv2": cv2}
 

@@ -151,10 +151,5 @@ def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArr
         cv2: float64 [2]. The first over the second is the squared coefficient of variation of a loss, pooled over
             regions; so the standard error is ``sqrt(cv2 / count) * abs(mean)``.
     """
-    stderr = np.sqrt(cv2[0] / cv2[1] / np.maximum(count, TINY)) * np.abs(mean)
-    age = np.maximum(age, 0.0)
-    cold = (count == 0).nonzero()[0]
-    if len(cold):
-        mean = mean.copy()
-        mean[cold], stderr[cold], age[cold] = np.nan, np.inf, np.inf
+    mean, stderr, age = _kernel.read_out(mean, count, age, cv2)
     return Estimate(mean, stderr, count, age)

@@ -223,7 +223,7 @@ def pool_of(target, seed=1, off=0.0):
     cursors = np.zeros(n_regions, np.int64), np.full(n_regions, -1)
     _kernel.link(held, *cursors, *ring)
     masses = sums + off * (np.arange(len(sums)) == len(sums) - 1)
-    shares = q, masses, np.zeros(n_regions), q.copy(), sums, np.zeros_like(sums), 1.0, 0.2
+    shares = q, masses, q.copy(), sums, np.zeros_like(sums), 1.0, 0.2
     fixed = 0, int(held[-1]), 9 * np.arange(n_regions + 1), *shares, *cursors, *ring
     clock = np.zeros(2, np.int64)
     return lambda n: _kernel.draw(seed, int(clock[0]), n, *fixed, clock)
@@ -274,7 +274,7 @@ def test_the_water_level_gives_the_shares_of_the_sorted_formula(seed, n_regions,
     s = rng.gamma(0.3, size=n_regions) * rng.integers(0, 2, n_regions)
     pad = np.zeros(-n_regions % 64)
     x, sums = np.zeros(n_regions + len(pad)), np.zeros(-(-n_regions // 64))
-    arguments = np.zeros(n_regions), np.concatenate([u, pad]), 1.0, np.concatenate([s, pad]), scale
+    arguments = np.concatenate([u, pad]), 1.0, np.concatenate([s, pad]), scale
     level = 0.0
     for _ in range(2):  # without a guess, and from the right one
         level = _kernel.water(*arguments, level, x, sums)
@@ -284,10 +284,10 @@ def test_the_water_level_gives_the_shares_of_the_sorted_formula(seed, n_regions,
 
 def test_without_weight_there_are_no_shares_and_the_draw_follows_the_target():
     q = np.concatenate([np.full(4, 0.25), np.zeros(60)])
-    sums, score = np.array([1.0]), np.full(4, -np.inf)
+    sums = np.array([1.0])
     x, x_sums = np.full(64, 3.0), np.full(1, 3.0)  # of the round before
-    assert _kernel.water(score, np.zeros(64), 1.0, q, 1.0, 0.5, x, x_sums) == 0
+    assert _kernel.water(np.zeros(64), 1.0, q, 1.0, 0.5, x, x_sums) == 0
     assert not x.any()
     assert not x_sums.any()
-    p = _kernel.probabilities(q, sums, score, x, x_sums, np.zeros(1), 1.0, 0.2)
+    p = _kernel.probabilities(4, q, sums, x, x_sums, np.zeros(1), 1.0, 0.2)
     assert p.tolist() == [0.25] * 4

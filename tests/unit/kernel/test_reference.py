@@ -98,7 +98,7 @@ class Weights:
 
     @property
     def shares(self):
-        return self.q, self.q_sums, *self.sums, self.cold
+        return self.q, self.q_sums, self.w, self.warm, self.frozen, self.cold
 
 
 @st.composite
@@ -187,7 +187,7 @@ def test_weights(weights, seed, m):
 
 @given(weights(), st.sampled_from([1e-6, 0.2, 1.0]))
 def test_probabilities(weights, exploration):
-    p, _ = both("probabilities", *weights.shares, exploration)
+    p, _ = both("probabilities", weights.n_regions, *weights.shares, exploration)
     assert abs(p.sum() - 1) < 1e-12
     assert (p >= exploration * weights.target * (1 - 1e-12)).all()
     assert (p[weights.target == 0] == 0).all()
@@ -205,16 +205,17 @@ def test_water(weights, seed, dry, scales, scale, guess):
     effort = wide(rng, weights.n_regions, *scales)
     effort[some(rng, weights.n_regions, dry)] = 0.0
     room = [np.full_like(weights.q, 7.0), np.full_like(weights.q_sums, 7.0)]
-    arguments = weights.score, weights.w, weights.cold, padded(effort), scale
-    level, (x, sums) = both("water", *arguments, guess, *room, fills=(6, 7))
+    arguments = weights.w, weights.cold, padded(effort), scale
+    level, (x, sums) = both("water", *arguments, guess, *room, fills=(5, 6))
     assert level < np.inf
-    u = np.where(np.isnan(weights.score), weights.cold, 1.0) * weights.w[: weights.n_regions]
+    assert ((weights.w[: weights.n_regions] < 0) <= np.isnan(weights.score)).all()
+    u = np.where(np.isnan(weights.score), weights.cold, 1.0) * np.abs(weights.w[: weights.n_regions])
     assert (x[: weights.n_regions][u == 0] == 0).all()
     if u.sum() < reference.LEAST_WEIGHT:
         assert (level, x.sum(), sums.sum()) == (0, 0, 0)
     elif u.sum() > 1e9 * reference.LEAST_WEIGHT and scale * effort.max() < 1e6:
         assert abs(x.sum() - 1) < 1e-6
-        again, _ = both("water", *arguments, level, *room, fills=(6, 7))
+        again, _ = both("water", *arguments, level, *room, fills=(5, 6))
         assert again == pytest.approx(level, rel=1e-9)
 
 
@@ -242,7 +243,7 @@ def test_draws(seed, weights, off, rng_seed, gap, exploration, data):
     weights.q_sums[-1] += off[1]
     for n in data.draw(st.lists(st.one_of(st.integers(0, 20), st.integers(0, 500)), max_size=6)):
         arguments = seed, int(clock[0]), n, gap, int(held[-1]), offsets, *weights.shares, exploration
-        drawn, cursors = both("draw", *arguments, *cursors, fills=range(14, 19))
+        drawn, cursors = both("draw", *arguments, *cursors, fills=range(13, 18))
         items, regions, p, q_over_p, forced = drawn
         clock = cursors[-1]
         assert len(items) == n
@@ -270,6 +271,21 @@ def test_aggregate_and_variation(n_regions, seed, n, scales, once):
     both("variation", wide(rng, 2, -9, 2), count, mean, m2, before)
 
 
+@given(SEEDS, st.integers(0, 300))
+def test_read_out(seed, m):
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(size=m) * wide(rng, m, -300, 149)
+    count = wide(rng, m, -310, 9) * some(rng, m, 0.8)
+    (means, errors, ages), _ = both("read_out", mean, count, rng.normal(size=m), wide(rng, 2, -9, 9))
+    good, _ = both("usable", means, errors, count)
+    assert good == (np.isfinite(means) & (errors >= 0) & (count > 0)).all()
+    assert (ages >= 0).all()
+    assert (np.isnan(means) == (count == 0)).all()
+    for bad in (np.nan, np.inf, -np.inf):
+        means[: m // 2] = bad
+        both("usable", means, errors, count)
+
+
 @given(SEEDS, st.integers(0, 300), st.floats(1e-9, 1.0), st.booleans(), st.integers(0, 10**6))
 @example(0, 50, 1.0, False, 3)
 @example(0, 50, 1.0, True, 3)
@@ -292,17 +308,17 @@ def test_bank(seed, m, half_lives, discount, clip, rounds, spread):
         count, mean = rng.integers(1, 300, m).astype(float), wide(rng, m, -spread, spread)
         mean[some(rng, m, 0.1)] = 0.0
         mean *= rng.choice([1.0, 1.0, 1.0, -1.0], m)
-        cv2 = float(rng.choice([0.0, 1e-12, 0.7, 1e9]))
+        m2, cv2 = wide(rng, m, -spread, spread), np.array([rng.choice([0.0, 1e-12, 0.7, 1e9]), 1.0])
         settings = float(clock), decay, np.tanh(-decay / 2), discount, clip
-        (rows, read), _ = both("bank_update", rows, read, count, mean, cv2, *settings)
+        (rows, read, _), _ = both("bank_update", rows, read, count, mean, m2, cv2, *settings)
         assert np.isfinite(rows).all()
         assert np.isfinite(read).all()
     both(
         "bank_update",
         wide(rng, rows.shape),
         wide(rng, read.shape),
-        *(np.ones(m),) * 2,
-        0.3,
+        *(np.ones(m),) * 3,
+        np.array([0.3, 1.0]),
         *(2.0, decay, -decay, 0.5, 9.0),
     )
 
