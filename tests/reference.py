@@ -211,6 +211,8 @@ class ReferenceAllocator:
         if max_repeat is not None:
             self.cap = [max_repeat * s / len(labels) if q else 0.0 for s, q in zip(self.sizes, self.q, strict=True)]
             self.q = cap_shares(self.q, self.cap)
+            phases = _kernel.uniforms(_kernel.stream_key(seed, 3, 0), self.n_regions).tolist()
+            self.owed, self.load = [phase - 0.5 for phase in phases], [0.0] * self.n_regions
         self.rounds: list[Round] = []
         self.closed = 0
         self.memo = {}  # estimates after so many rounds, which are closed and cannot change
@@ -225,7 +227,10 @@ class ReferenceAllocator:
         key = _kernel.stream_key(self.seed, 0, number)
         words = _kernel.uniforms(key, n + 1).tolist()
         forced = self.forced(n)
-        counts = self.systematic(p, n - len(forced), words[0]) if n else [0] * self.n_regions
+        if self.cap is not None and n:
+            counts = self.paced(p, n)
+        else:
+            counts = self.systematic(p, n - len(forced), words[0]) if n else [0] * self.n_regions
         for k in forced:
             counts[k] += 1
         p = [((n - len(forced)) * p[k] + (k in forced)) / n if n else 0.0 for k in range(self.n_regions)]
@@ -300,6 +305,26 @@ class ReferenceAllocator:
             if self.q[k] > 0 and len(draws) - last >= limit:
                 due.append((last, k))
         return [k for _, k in sorted(due)[: n // 2]]
+
+    def paced(self, p, n):
+        """Row by row: to whom most is owed, among those that may take another without a load of 2."""
+        held = [k for k in range(self.n_regions) if p[k] > 0]
+        owed = [self.owed[k] + n * p[k] for k in range(self.n_regions)]
+        load = [self.load[k] - n * self.cap[k] for k in range(self.n_regions)]
+        most = [max(math.ceil(2 - 1e-9 - load[k]) - 1, 0) if k in held else 0 for k in range(self.n_regions)]
+        assert sum(most) >= n
+        rows = [0] * self.n_regions
+        for k in held:  # whole rows that are owed come first, though they be more than there are
+            rows[k] = min(max(math.floor(owed[k]), 0), most[k])
+        while sum(rows) < n:
+            can = [k for k in held if rows[k] < most[k]]
+            rows[max(can, key=lambda k: (owed[k] - rows[k], -k))] += 1
+        while sum(rows) > n:
+            can = [k for k in held if rows[k] > 0]
+            rows[min(can, key=lambda k: (owed[k] - rows[k], k))] -= 1
+        self.owed = [owed[k] - rows[k] for k in range(self.n_regions)]
+        self.load = [max(load[k] + rows[k], 0.0) for k in range(self.n_regions)]
+        return rows
 
     def systematic(self, p, n, u):
         """Points u, u+1, ... on the cumulated n·p: region k gets those in [C[k-1], C[k])."""

@@ -1,15 +1,17 @@
 """Worlds in which it is known what any allocation would have led to.
 
-Region k has discrepancy ``f_k + A_k (1 + x_k / c_k)^-a``, and a loss is that times lognormal noise of mean 1. The
-student has learnt x_k of region k: its own draws, or, in part or whole, what all draws teach every region. Then
-``x_k = (1 - shared) N_k + shared · q_k · N``, and at shared = 1 no allocation changes anything.
+Region k has discrepancy ``f_k + A_k g(x_k / c_k)``, and a loss is that times lognormal noise of mean 1. The curve g is
+a power law, ``(1 + x)^-a``; an exponential, ``exp(-x)``; or a sigmoid, which stays for a while, falls, and is done. The
+student has learnt x_k of region k: its own draws, or, in part or whole, what draws elsewhere taught it. With
+`shared` that is ``x_k = (1 - shared) N_k + shared · q_k · N``: at shared = 1 no allocation changes anything. With
+`teaches`, x is that matrix times N.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,12 +28,23 @@ class World:
     floor: Array
     height: Array
     scale: Array
-    power: float
+    power: float = 1.0
     shared: float = 0.0
+    curve: Literal["power", "exponential", "sigmoid"] = "power"
+    teaches: Array = None  # [n_regions, n_regions]: what a draw of the region of the column is worth in that of the row
 
     def discrepancy(self, draws: Array, target: Array) -> Array:
         learnt = (1 - self.shared) * draws + self.shared * target * draws.sum()
-        return self.floor + self.height * (1 + learnt / self.scale) ** -self.power
+        if self.teaches is not None:
+            learnt = self.teaches @ draws
+        x = learnt / self.scale
+        if self.curve == "power":
+            left = (1 + x) ** -self.power
+        elif self.curve == "exponential":
+            left = np.exp(-x)
+        else:
+            left = (1 + np.exp(-6)) / (1 + np.exp(np.minimum(6 * (x - 1), 300)))
+        return self.floor + self.height * left
 
 
 def _lognormal(rng: np.random.Generator, n: int, sd: float) -> Array:
@@ -46,6 +59,20 @@ def _learnable(rng: np.random.Generator, n: int) -> Array:
 def _hopeless(rng: np.random.Generator, n: int) -> Array:
     """A third of the regions has a loss that nothing removes."""
     return np.where(rng.random(n) < 0.3, 3.0, 0.1)
+
+
+def _neighbours(n: int) -> Array:
+    """A draw teaches its own region half, and the two on either side a quarter each; regions lie on a ring."""
+    one = np.eye(n)
+    return 0.5 * one + 0.25 * (np.roll(one, 1, axis=0) + np.roll(one, -1, axis=0))
+
+
+def _teachers(n: int) -> Array:
+    """A draw of one of the first tenth of the regions teaches all regions, any other its own alone."""
+    first = max(n // 10, 1)
+    matrix = np.eye(n)
+    matrix[:, :first] += 0.5 / first
+    return matrix
 
 
 def _build(n: int, *, sizes: Any = 50, floor: Any = 0.0, height: Any = 1.0, spread: Any = 1.0, **rest: Any) -> World:
@@ -91,6 +118,44 @@ WORLDS: dict[str, tuple[str, Callable[[np.random.Generator, int], World]]] = {
     "shared, reducible parts apart": (
         "as reducible parts apart; every draw teaches all",
         lambda rng, n: _build(n, floor=0.3, height=_learnable(rng, n), power=1.0, shared=1.0),
+    ),
+    "exponential": (
+        "fall exponentially, to nothing, and differ by a factor",
+        lambda rng, n: _build(n, height=_lognormal(rng, n, 0.7), spread=0.3, curve="exponential"),
+    ),
+    "exponential, to floors": (
+        "fall exponentially, at their own speeds, to floors of their own",
+        lambda rng, n: _build(
+            n,
+            floor=0.2 * _lognormal(rng, n, 0.7),
+            height=_lognormal(rng, n, 0.7),
+            spread=0.3 * _lognormal(rng, n, 0.7),
+            curve="exponential",
+        ),
+    ),
+    "tutorial": (
+        "the world of the tutorial, in expectation: sizes by Zipf's law, exponential",
+        lambda rng, n: _build(
+            n, sizes=4000 / np.arange(1, n + 1), height=rng.chisquare(16, n), spread=0.325, curve="exponential"
+        ),
+    ),
+    "sigmoid, finished": (
+        "stay, fall, and have finished; they keep losses that differ",
+        lambda rng, n: _build(n, floor=_lognormal(rng, n, 0.5), height=3.0, spread=0.1, curve="sigmoid"),
+    ),
+    "sigmoid": (
+        "stay, then fall, at their own times",
+        lambda rng, n: _build(
+            n, floor=0.2, height=_lognormal(rng, n, 0.5), spread=0.3 * _lognormal(rng, n, 0.7), curve="sigmoid"
+        ),
+    ),
+    "interacting, neighbours": (
+        "as reducible parts apart; half of what a draw teaches goes to two other regions",
+        lambda rng, n: _build(n, floor=0.3, height=_learnable(rng, n), power=1.0, teaches=_neighbours(n)),
+    ),
+    "interacting, teachers": (
+        "differ by a factor; draws of a tenth of the regions teach all",
+        lambda rng, n: _build(n, height=_lognormal(rng, n, 1.0), power=0.7, teaches=_teachers(n)),
     ),
 }
 

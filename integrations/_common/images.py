@@ -21,6 +21,11 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     return {**default_collate(examples), "index": index}
 
 
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty. Only a line feed ends one: captions have other separators."""
+    return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+
+
 class CaptionedFolder(Dataset[Any]):
     """Images of a folder whose ``metadata.jsonl`` has a line ``{"file_name": ..., "text": ...}`` for each.
 
@@ -30,7 +35,7 @@ class CaptionedFolder(Dataset[Any]):
         caption_column: Name of the entry with the caption.
 
     Raises:
-        ValueError: No such file, no lines, or a line without file name or caption.
+        ValueError: No such file, no lines, a line without file name or caption, or a caption that is no text.
     """
 
     def __init__(self, folder: str, resolution: int, caption_column: str = "text") -> None:
@@ -38,10 +43,14 @@ class CaptionedFolder(Dataset[Any]):
         listed = self.folder / "metadata.jsonl"
         if not listed.is_file():
             raise ValueError(f"--train_data_dir {folder}: expected a metadata.jsonl in it")
-        self.lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        self.lines = [json.loads(line) for line in lines_of(listed)]
         for number, line in enumerate(self.lines, 1):
             if missing := {"file_name", caption_column} - set(line):
                 raise ValueError(f"{listed}, entry {number}: no {sorted(missing)}, only {sorted(line)}")
+            if not isinstance(caption := line[caption_column], str):
+                raise ValueError(
+                    f"{listed}, entry {number}: expected {caption_column!r} to be one text, got {str(caption)[:50]!r}"
+                )
         if not self.lines:
             raise ValueError(f"{listed}: expected at least one line")
         self.captions: list[str] = [line[caption_column] for line in self.lines]

@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
         drop_last=True,
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,
+        generator=torch.Generator(),  # to iterate takes a number from it; torch's global one is the host's own
     )
 
     optimizer, schedule = loop.optimizer_for(args, accelerator, parts.unet.parameters())

@@ -23,7 +23,7 @@ import aria_sampling as aria
 from aria_sampling.integrations.accelerate import attach, log
 from aria_sampling.torch import WithIndex
 from integrations._common import loop, models, regions
-from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
+from integrations._common.images import CaptionedFolder, RandomImages, collate, lines_of, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import SIZES, prune
@@ -54,7 +54,7 @@ def load(args: argparse.Namespace) -> tuple[models.Parts, Any, list[str]]:
     images = CaptionedFolder(args.train_data_dir, args.resolution, args.caption_column)
     prompts = list(dict.fromkeys(images.captions))
     if args.prompts:
-        prompts = [line for line in args.prompts.read_text(encoding="utf-8").splitlines() if line]
+        prompts = list(dict.fromkeys(lines_of(args.prompts)))  # every prompt is one item
     return models.load(args.pretrained_model_name_or_path, args.revision), images, prompts
 
 
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> aria.Allocator:  # noqa: PLR0915 - a 
             if clock.step % args.logging_steps == 0:
                 mean = accelerator.gather(torch.stack([losses.output, losses.features], 1).detach()).mean(0).tolist()
                 accelerator.log({"output_loss": mean[0], "feature_loss": mean[1]}, step=clock.step)
-                log(accelerator, allocator, clock.step)  # ARIA: its metrics beside the losses
+                log(accelerator, switch, clock.step)  # ARIA: its metrics beside the losses
                 accelerator.print(loop.line(clock, mean[0], allocator))
             if clock.step % args.checkpointing_steps == 0:
                 loop.save(accelerator, args, clock.step)

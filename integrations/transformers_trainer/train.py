@@ -43,7 +43,8 @@ def tokenize(text):
 
 def read(path):
     """Return the texts of a file of JSON Lines and their sources."""
-    lines = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+    text = Path(path).read_text(encoding="utf-8-sig")
+    lines = [json.loads(line) for line in text.split("\n") if line.strip()]  # a text may have other line separators
     return [line["text"] for line in lines], [line["source"] for line in lines]
 
 

@@ -1,21 +1,39 @@
 """Checks of arguments, and the one form that their messages take.
 
 Every message names the argument, what was expected and what came. The functions return the value in
-the form the rest of the library works with (``int``, ``float``, ``int64`` or ``float64`` arrays).
+the form the rest of the library works with (``int``, ``float``, ``int64`` or ``float64`` arrays). Remedies are lines
+for the container that came: what mends an array may fail on a list, a tensor or a Series.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
-from aria_sampling._arrays import AnyArray, FloatArray, IntArray
+from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
 from aria_sampling.errors import ArgumentError
 
-__all__ = ["LOSS_HINTS", "as_array", "float_vector", "instance", "int_vector", "integer", "real", "shown"]
+__all__ = [
+    "LOSS_HINTS",
+    "as_array",
+    "as_path",
+    "float_vector",
+    "instance",
+    "int_vector",
+    "integer",
+    "is_null",
+    "is_tensor",
+    "kind_of",
+    "nulls",
+    "real",
+    "shown",
+    "shown_path",
+]
 
 
 def shown(value: Any) -> str:
@@ -26,12 +44,23 @@ def shown(value: Any) -> str:
             return f"{_cut(repr(value[:_FIRST])[:-1])}, ... ({len(value)} in all)"
         return _cut(repr(value[:_MOST_SHOWN] if issubclass(kind, str | bytes) else value))
     except Exception:  # whatever an object's __repr__ raises
-        return f"<{type(value).__name__}>"
+        return f"<{kind_of(value)}>"
+
+
+def kind_of(value: Any) -> str:
+    """Return the name of a value's type for a message, cut to 80 characters."""
+    return type(value).__name__[:80]
 
 
 def _cut(text: str) -> str:
     """Return `text`, cut to 170 characters."""
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 4]} ..."
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path for a message, cut to 170 characters: its end, which says more, is kept."""
+    text = os.fspath(path)
+    return text if len(text) <= _MOST_SHOWN else f"... {text[4 - _MOST_SHOWN :]}"
 
 
 _FIRST = 20  # elements of a list
@@ -57,9 +86,9 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
     try:
         number = operator.index(value)
     except Exception:  # whatever an object's __index__ raises
-        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {kind_of(value)}") from None
     if number < low or number > most:
-        raise ArgumentError(f"{name}={number}: expected {expected}")
+        raise ArgumentError(f"{name}={shown(number)}: expected {expected}")
     return number
 
 
@@ -83,7 +112,7 @@ def real(
     try:
         number = float(value)
     except Exception:  # whatever an object's __float__ raises
-        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {type(value).__name__}") from None
+        raise ArgumentError(f"{name}={shown(value)}: expected {expected}, got {kind_of(value)}") from None
     below = number <= low if open_low else number < low
     above = number >= high if open_high else number > high
     if not math.isfinite(number) or below or above:
@@ -91,21 +120,38 @@ def real(
     return number
 
 
+def as_path(name: str, value: Any) -> Path:
+    """Return `value` as a path; ValueError unless it is text or a path."""
+    try:
+        return Path(value)
+    except TypeError:
+        came = f"{kind_of(value)} {shown(value)}"
+        raise ArgumentError(f"{name}: expected the path of a file, got {came}") from None
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of torch, which need not be installed."""
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
 def as_array(name: str, values: Any, what: str, dtype: type[np.float64] | None = None) -> AnyArray:
     """Return `values` as an array of any shape; ValueError, with `what` was expected, if that fails.
 
-    Lists, arrays, Series of pandas and polars, and torch tensors of any device and dtype, with a gradient or without.
-    Sparse matrices are refused.
+    Lists, arrays, Series of pandas and polars, and torch tensors of any device and dtype, with a gradient or without;
+    lists of tensors, too. Sparse matrices are refused.
     """
     if type(values) is not np.ndarray:
         _refuse_sparse(name, values, what)
     try:
-        if hasattr(values, "detach") and hasattr(values, "cpu"):
+        if is_tensor(values):
             return np.asarray(_array_of_tensor(values), dtype)
-        return np.asarray(values, dtype)
+        if isinstance(values, list | tuple) and values and is_tensor(values[0]):
+            several = cast("list[Any]", values)
+            return np.asarray([_array_of_tensor(value) if is_tensor(value) else value for value in several], dtype)
+        return np.asarray(cast("Any", values), dtype)
     except Exception as error:  # whatever an object's __array__ raises
         raise ArgumentError(
-            f"{name}: expected {what}, got {type(values).__name__}, which NumPy cannot read ({_cut(str(error))})"
+            f"{name}: expected {what}, got {kind_of(values)}, which NumPy cannot read ({_cut(str(error))})"
         ) from error
 
 
@@ -124,9 +170,33 @@ def _refuse_sparse(name: str, values: Any, what: str) -> None:
     if str(getattr(values, "layout", "")).startswith("torch.sparse"):
         dense = "to_dense()"
     if dense:
-        came = f"a sparse {type(values).__name__} of shape {tuple(values.shape)}"
+        shape = tuple(values.shape)
+        gib = math.prod(shape) * 8 / 2**30
+        large = f", {gib:.0f} GiB as an array of float64: reduce its columns first (TruncatedSVD of scikit-learn)"
+        came = f"a sparse {kind_of(values)} of shape {shape}{large if gib > _MOST_DENSE else ''}"
         flat = ".ravel()" if what.startswith("a one-dimensional") else ""
-        raise ArgumentError(f"{name}: expected {what}, got {came}; pass {name}.{dense}{flat}")
+        remedy = f"{name} = {name}.{dense}{flat}" if name.isidentifier() and gib <= _MOST_DENSE else None
+        raise ArgumentError(f"{name}: expected {what}, got {came}", remedy=remedy)
+
+
+_MOST_DENSE = 8  # GiB
+
+
+def is_null(value: Any) -> bool:
+    """Whether it is None, NaN, NaT or pandas.NA."""
+    try:
+        return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
+    except Exception:  # whatever an object's __ne__ raises
+        return False
+
+
+def nulls(array: AnyArray) -> BoolArray:
+    """Return which elements of an array [n] are None, NaN or NA, bool [n]."""
+    if array.dtype.kind == "f":
+        return np.isnan(array)
+    if array.dtype == object:
+        return np.fromiter(map(is_null, array), bool, len(array))
+    return np.zeros(len(array), bool)
 
 
 def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
@@ -136,12 +206,26 @@ def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
         hint = LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
         raise ArgumentError(
             f"{name}: expected a one-dimensional array of {what}, got "
-            + (f"shape {array.shape}" if array.ndim else f"{type(values).__name__} {shown(values)}")
-            + hint
+            + (f"shape {array.shape}" if array.ndim else f"{kind_of(values)} {shown(values)}")
+            + hint,
+            remedy=_flat(name, values, array),
         )
     if length is not None and len(array) != length:
         raise ArgumentError(f"{name}: expected {length} {what}, got {len(array)}")
     return _tightened(array) if array.dtype == object else array
+
+
+def _flat(name: str, values: Any, array: AnyArray) -> str | None:
+    """Return the line that makes an array [n] of one that has more dimensions; None if it cannot be known."""
+    if array.size == 0 or not name.isidentifier():
+        return None
+    if array.ndim > 1 and array.size == max(array.shape):  # a column or a row
+        return f"{name} = {name}.ravel()" if is_tensor(values) else f"{name} = np.ravel({name})"
+    if name == "losses" and array.ndim > 1 and array.dtype.kind in "iuf":
+        if is_tensor(values):
+            return "losses = losses.flatten(1).mean(1)"
+        return "losses = np.reshape(losses, (len(losses), -1)).mean(axis=1)"
+    return None
 
 
 def _tightened(array: AnyArray) -> AnyArray:
@@ -156,7 +240,7 @@ def _tightened(array: AnyArray) -> AnyArray:
 LOSS_HINTS = (  # of no dimension, of too many
     "; a loss that is already averaged cannot be credited: compute it with reduction='none', take its mean over all "
     "but the first dimension, report that, and average afterwards",
-    "; average over all but the first dimension: loss.flatten(1).mean(1), in NumPy loss.reshape(len(loss), -1).mean(1)",
+    "; average over all but the first dimension, which is that of the rows",
 )
 
 
@@ -174,7 +258,10 @@ def int_vector(
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise ArgumentError(f"{name}: expected integers, got dtype {array.dtype}{hint}")
+        raise ArgumentError(
+            f"{name}: expected integers, got dtype {_cut(str(array.dtype))}{_of_nulls(array)}{hint}",
+            remedy=_as_integers(name, values, array),
+        )
     least, most = int(array.min()), int(array.max())
     if least < low or most >= (2**63 if high is None else high):
         wanted = f"in [{low}, {high})" if high is not None else f">= {low}" if least < low else "below 2**63"
@@ -182,9 +269,27 @@ def int_vector(
     return array.astype(np.int64, copy=False)
 
 
+def _of_nulls(array: AnyArray) -> str:
+    """Return, for a message, how many of an array [n] are null; nothing if none is."""
+    n_null = int(nulls(array).sum())
+    return f" with None, NaN or NA in {n_null} of {len(array)} places" if n_null else ""
+
+
+def _as_integers(name: str, values: Any, array: AnyArray) -> str | None:
+    """Return the line that makes integers of an array [n] of whole floats; None for others."""
+    if not name.isidentifier() or array.dtype.kind != "f":
+        return None
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(array) < 2.0**53) & (array == np.trunc(array))
+    if not whole.all():
+        return None
+    return f"{name} = {name}.long()" if is_tensor(values) else f"{name} = np.asarray({name}).astype(np.int64)"
+
+
 def float_vector(name: str, values: Any, *, length: int | None = None) -> FloatArray:
     """Return `values` as float64[n]; non-finite numbers pass. Raises ValueError for other shapes or dtypes."""
     array = _vector(name, values, length, "numbers")
     if array.dtype.kind not in "iuf":
-        raise ArgumentError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        dtype = _cut(str(array.dtype))
+        raise ArgumentError(f"{name}: expected real numbers, got dtype {dtype}{_of_nulls(array)}")
     return array.astype(np.float64, copy=False)

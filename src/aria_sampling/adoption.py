@@ -14,6 +14,8 @@ from aria_sampling.partition import Partition
 
 __all__ = ["Adopted", "heirs", "inherited"]
 
+_AT_A_TIME = 1 << 20  # items that are compared at one time
+
 
 @dataclass(frozen=True, eq=False)
 class Adopted:
@@ -37,7 +39,8 @@ def heirs(old: Partition, new: Partition, mapping: Any) -> tuple[IntArray, str]:
         ValueError: `mapping` of another length, or with a region out of range.
     """
     if mapping is not None:
-        match = int_vector("mapping", mapping, length=new.n_regions, low=-1, high=old.n_regions)
+        hint = "for each new region its old one, -1 for none"
+        match = int_vector("mapping", mapping, length=new.n_regions, low=-1, high=old.n_regions, hint=hint)
         return match.copy(), "by the mapping given"
     if _named(old) and _named(new):
         number = {name: region for region, name in enumerate(old.names)}
@@ -59,14 +62,31 @@ def _named(partition: Partition) -> bool:
 
 
 def _by_items(old: Partition, new: Partition) -> IntArray:
-    """Return for each new region the old one with which it has most items in common, -1 if there is none."""
+    """Return for each new region the old one with which it has most items in common, -1 if there is none.
+
+    Pools may be larger than memory: items are compared a chunk at a time, and where neither pool has an array of labels
+    a run of equal labels is one step.
+    """
     common = min(old.n_items, new.n_items)
-    pairs = np.asarray(new.labels[:common], np.int64) * old.n_regions + np.asarray(old.labels[:common], np.int64)
-    pair, count = np.unique(pairs, return_counts=True)
-    order = np.argsort(count, kind="stable")  # the largest last: that is what stays
+    if old.is_implicit and new.is_implicit:
+        begins = np.union1d(old.offsets, new.offsets)
+        begins = begins[begins < common]
+        pairs, counts = _pairs(old, new, begins), np.diff(np.append(begins, common))
+    else:
+        pairs = counts = np.empty(0, np.int64)
+        for begin in range(0, common, _AT_A_TIME):
+            found = np.unique(_pairs(old, new, np.arange(begin, min(common, begin + _AT_A_TIME))), return_counts=True)
+            pairs, counts = np.append(pairs, found[0]), np.append(counts, found[1])
+    pair, place = np.unique(pairs, return_inverse=True)
+    order = np.argsort(np.bincount(place, counts), kind="stable")  # the largest last: that is what stays
     match = np.full(new.n_regions, -1, np.int64)
     match[pair[order] // old.n_regions] = pair[order] % old.n_regions
     return match
+
+
+def _pairs(old: Partition, new: Partition, items: IntArray) -> IntArray:
+    """Return the new and the old region of each item as one number, int64 [n]."""
+    return new.regions_of(items) * old.n_regions + old.regions_of(items)
 
 
 def inherited(estimate: Estimate, match: IntArray) -> Feedback:

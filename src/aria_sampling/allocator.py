@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,10 +36,11 @@ from aria_sampling.coverage import Coverage
 from aria_sampling.drawing import Drawer, decayed, next_tally
 from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, lag_message
 from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, borrowed, certify
+from aria_sampling.pacing import capped, first_pace, repeat_cap
 from aria_sampling.partition import Partition
 from aria_sampling.policies import Policy, Proportional
 from aria_sampling.rounds import Draw, OpenRound, OpenRounds, Tally, joined
-from aria_sampling.shares import capped, repeat_cap, target_shares
+from aria_sampling.shares import target_shares
 from aria_sampling.state import SCHEMA, Change, Progress, check_fit, learnt_by
 
 if TYPE_CHECKING:
@@ -60,12 +60,15 @@ class Allocator:
         policy: Turns estimates into scores; default `Proportional`.
         target: What the regions are worth, the mass q. None or ``"pool"``: their size (keeps the pool's objective).
             ``"uniform"``: each region alike (lifts rare ones). A number tau in [0, 1]: size**tau. Or real
-            [n_regions]; a region with 0 is never drawn.
+            [n_regions], in the order of ``partition.names``, or a dictionary by these names; a region with 0 is never
+            drawn.
         exploration: Share of every draw that follows the target whatever is known, in (0, 1]; None is 0.2. It bounds
             the weights by 1/exploration and keeps every region under observation.
-        max_repeat: How often any item is expected to be drawn per n_items draws, at most. At least 1. It caps the
-            share of every region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot
-            take over. With a cap no visit is forced, so a region may wait for longer. Default: no cap.
+        max_repeat: How often any item may come per n_items rows, at least 1. In any run of whole draws of D rows
+            together, an item comes at most ``ceil(max_repeat * D / n_items) + 1`` times. It caps the share of every
+            region at ``max_repeat * size / n_items``, in the target too, so that a tiny region cannot take over. The
+            rows of a region then come at even distances, and no visit is forced, so a region may wait for longer.
+            Default: no cap.
         seed: Key of all randomness, 0 <= seed < 2**64.
         lag: How many rounds may be open when the next is drawn, so how old the feedback behind a draw is. 0 where
             draw, observe and step take turns; as many batches as a loader draws ahead otherwise. None: 0, or what
@@ -107,7 +110,7 @@ class Allocator:
         self._exploration = (
             0.2 if exploration is None else real("exploration", exploration, low=0, high=1, open_low=True)
         )
-        q = target_shares("pool" if target is None else target, partition.sizes)
+        q = target_shares("pool" if target is None else target, partition.sizes, partition.names)
         self._cap = None if self._max_repeat is None else repeat_cap(q, partition.sizes, self._max_repeat)
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
@@ -126,6 +129,7 @@ class Allocator:
             _checked_state("estimator", self._estimator.init(n_regions), n_regions),
             _checked_state("policy", self._policy.init(n_regions), n_regions),
             n_regions=n_regions,
+            pace=None if self._cap is None else first_pace(self._seed, n_regions),
             lag=self._lag or 0,
             online=covering is not None and covering.is_online,
         )
@@ -169,7 +173,7 @@ class Allocator:
 
     @property
     def max_repeat(self) -> float | None:
-        """How often any item is expected to be drawn per n_items draws, at most."""
+        """How often any item may come per n_items rows; None: no cap."""
         return self._max_repeat
 
     @property
@@ -239,12 +243,12 @@ class Allocator:
         try:
             if present is not None:
                 drawer.take_in(present)
-            draw, tally = drawer.draw(n, tally)
-            rounds.append(OpenRound(draw, tally, present))
+            opened = drawer.draw(n, tally, present)
+            rounds.append(opened)
         except BaseException:  # out of memory, Ctrl-C: the next draw must not notice
             self._drawer = self._new_drawer(rounds)
             raise
-        return draw
+        return opened.draw
 
     @property
     def _tally(self) -> Tally:
@@ -346,6 +350,7 @@ class Allocator:
             forced=opened.draw.forced,
             dropped=feedback.dropped,
             tally=opened.tally,
+            pace=opened.pace,
             present=None if opened.present is None else decayed(present, opened.present, self._online),
         )
         self._catch_up()
@@ -551,7 +556,7 @@ class Allocator:
             "top_share": float(p.max()),
             "top_boost": float((p[held] / q[held]).max()),
             "ess": float(1 / (q[held] ** 2 / p[held]).sum()),
-            "passes": float(self._progress.tally.drawn / self._partition.n_items),
+            "passes": float(self._progress.tally.drawn / self._partition.sizes.sum()),
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
@@ -731,7 +736,7 @@ def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> 
 
 def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
     """Return whether `value` is a float64 array of that shape."""
-    return type(value) is np.ndarray and (value.shape, value.dtype) == (shape, np.float64)
+    return type(value) is np.ndarray and value.shape == shape and value.dtype == _FLOAT64
 
 
 def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
@@ -740,6 +745,8 @@ def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
 
 def _fixed(state: State) -> State:
     """Return a state whose arrays cannot be written to: what a part is shown is not its to change."""
+    if not state.rows and not state.shared:
+        return state
     fixed = State(
         {name: array.view() for name, array in state.rows.items()},
         {name: array.view() for name, array in state.shared.items()},
@@ -754,6 +761,7 @@ def _not_negative(estimate: Estimate) -> Estimate:
     return Estimate(np.maximum(estimate.mean, 0.0), estimate.stderr, estimate.count, estimate.age)
 
 
+_FLOAT64 = np.dtype(np.float64)
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
 _GENERATIONS = 2  # of the kernel's streams of random words

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import FloatArray, IntArray
-from aria_sampling._check import as_array, float_vector, integer, real
+from aria_sampling._check import as_array, float_vector, integer, real, shown
 from aria_sampling.errors import ArgumentError
 
 __all__ = [
@@ -400,13 +400,19 @@ def minimax_regret(*, n_regions: int, rounds: int, loss_bound: float, estimation
 # -- drawing, delay ----------------------------------------------------------------------------------------
 
 
-def visit_gap_tail(*, gap: Any, n: int, share: Any) -> FloatArray:
-    """Return a bound on the chance that a region is not drawn in `gap` draws, ``(1 - n share)**gap`` (T5.2).
+def visit_gap_tail(*, gap: Any, n: int, share: Any, forced: bool) -> FloatArray:
+    """Return a bound on the chance that a region is not drawn in `gap` draws, ``(1 - m share)**gap`` (T5.2).
 
-    For systematic draws of n in which it always has a probability of at least `share`, such as exploration·q. Not for
-    independent draws, which miss a region more often: ``(1 - share)**(n gap)``.
+    For systematic draws of n in which it always has a probability of at least `share`, such as exploration·q. With
+    `forced` visits, as an `Allocator` makes them unless it has a baseline policy or `max_repeat`, up to half of the
+    rows go to regions that are overdue, and m = n - n // 2 are left; without, m = n. `share` is that of
+    `Allocator.probabilities`, before forced visits. Not for independent draws, which miss a region more often:
+    ``(1 - share)**(n gap)``.
     """
-    visited = np.minimum(integer("n", n, low=1) * _positive("share", share), 1.0)
+    if not isinstance(forced, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"forced={shown(forced)}: expected True or False")
+    rows = integer("n", n, low=1)
+    visited = np.minimum((rows - rows // 2 if forced else rows) * _positive("share", share), 1.0)
     return (1 - visited) ** _positive("gap", gap)
 
 

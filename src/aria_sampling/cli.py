@@ -11,16 +11,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, FloatArray
-from aria_sampling._check import float_vector, int_vector, integer, real
+from aria_sampling._check import float_vector, int_vector, integer, real, shown_path
 from aria_sampling.allocator import Allocator
 from aria_sampling.coverage import Coverage
-from aria_sampling.errors import ArgumentError
+from aria_sampling.errors import ArgumentError, AriaError
 from aria_sampling.partition import KMeansPartitioner, Partition
+from aria_sampling.partition._kinds import reading, recognised
 from aria_sampling.policies import Proportional
 from aria_sampling.report._files import from_files
 
@@ -28,10 +29,11 @@ __all__ = ["main"]
 
 _SHOWN = 5  # regions in a list
 _MOST = 10**7  # rows of a round: arrays of 80 MB
+_MOST_SAID = 900  # characters of a message
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Carry out one command. Wrong arguments and files end it with status 2 and a line that names them."""
+    """Carry out one command. Wrong arguments and files end it with status 2 and one line that names them."""
     parser = _parser()
     args = parser.parse_args(argv)
     try:
@@ -40,23 +42,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # `aria-sampling ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, ImportError, MemoryError) as error:
-        parser.error(f"{args.command}: {error or type(error).__name__}")
+    except KeyboardInterrupt:
+        parser.exit(130, "aria-sampling: interrupted\n")
+    except (AriaError, OSError, ValueError, ImportError, MemoryError) as error:
+        parser.error(f"{args.command}: {str(error) or type(error).__name__}")
     else:
         for warning in caught:
             print(f"aria-sampling: warning: {warning.message}", file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong. `argparse` would print its usage, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        message = " ".join(message.split())
+        if len(message) > _MOST_SAID:
+            message = f"{message[: _MOST_SAID - 4]} ..."
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="aria-sampling", description="Regions of a pool, and allocation over them.")
+    parser = _Parser(prog="aria-sampling", description="Regions of a pool, and allocation over them.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     cut = commands.add_parser("partition", help="cut a pool into regions, by k-means or by labels, and save it")
     cut.add_argument("pool", help="file to write")
-    source = cut.add_mutually_exclusive_group(required=True)
+    source = cut.add_mutually_exclusive_group()
     source.add_argument("--embeddings", help=".npy file, real [n_items, d]: k-means; needs scikit-learn")
-    source.add_argument("--labels", help=".npy file, integers [n_items]: the region of each item")
+    source.add_argument("--labels", help=".npy file, integers or text [n_items]: the region of each item")
     cut.add_argument("--regions", type=int, help="how many, with --embeddings")
     cut.add_argument("--seed", type=int, default=0, help="of k-means (default 0)")
     cut.set_defaults(carry_out=_partition)
@@ -92,32 +107,84 @@ def _parser() -> argparse.ArgumentParser:
 
 def _array(option: str, path: str) -> AnyArray:
     """Return the array in an .npy file, mapped, not read."""
+    came = recognised(Path(path))
     try:
         found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ArgumentError(f"{option} {shown_path(path)}: there is no such file") from None
     except Exception as error:  # whatever NumPy meets in a file that is none of its own
-        raise ArgumentError(
-            f"{option} {path}: expected an .npy file of numbers; {error or type(error).__name__}"
-        ) from None
+        if isinstance(error, OSError) and came is None:
+            raise ArgumentError(f"{option} {shown_path(path)}: {error.strerror or type(error).__name__}") from None
+        raise _not_an_array(option, path, came or "it is of no kind that is known") from None
     if not hasattr(found, "dtype"):
-        raise ArgumentError(f"{option} {path}: expected an .npy file, got an archive; save one array with numpy.save")
+        raise _not_an_array(option, path, came or "it is an archive")
     return found
+
+
+def _not_an_array(option: str, path: str, came: str) -> ArgumentError:
+    """Return the error for a file that is no array, with the call that makes one of what it holds, if it is known."""
+    wanted = f"{option} {shown_path(path)}: expected an .npy file of numbers; {came}"
+    rows = option == "--embeddings"
+    read = _reading(path, rows=rows)
+    if read is None:
+        if rows and (came.startswith("it is a table of text") or "JSON" in came or came == "it is text"):
+            wanted += "; text has to be embedded first: np.save(FILE, vectors) of any sentence encoder's vectors"
+        return ArgumentError(wanted)
+    imports, expression = read
+    to = str(Path(path).with_suffix(".npy"))
+    if option == "--labels":
+        return ArgumentError(wanted, remedy=f"{imports}pool = aria.Partition.from_labels({expression})")
+    return ArgumentError(wanted, remedy=f"{imports}np.save({to!r}, {expression})")
+
+
+def _reading(path: str, *, rows: bool) -> tuple[str, str] | None:
+    """Return the imports, as the beginning of a line, and the expression that reads a file; None if it is unknown."""
+    try:
+        found = reading(Path(path), rows=rows)
+    except Exception:  # a damaged file: whatever is met in it
+        return None
+    if found is None:
+        return None
+    numpy = "import numpy as np; " if rows or "np." in found[1] else ""
+    return f"import aria_sampling as aria; {numpy}{found[0]}{'; ' if found[0] else ''}", found[1]
 
 
 def _pool(path: str) -> Partition:
     """Return a saved partition."""
     try:
         return Partition.load(path)
+    except FileNotFoundError:
+        raise ArgumentError(f"POOL {shown_path(path)}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"POOL {path}: {error}") from None
+        raise _no_pool(path, f"POOL {error}") from None
+
+
+def _no_pool(path: str, wanted: str) -> ArgumentError:
+    """Return the error for a file that is no partition, with the call that makes one of what it holds."""
+    came = recognised(Path(path)) or ""
+    if came.startswith("it is an .npy file, "):
+        return ArgumentError(
+            f"{wanted}; an array: aria-sampling partition pool.aria --labels FILE, or --embeddings FILE"
+        )
+    read = _reading(path, rows=False)
+    if read is None:
+        return ArgumentError(wanted)
+    return ArgumentError(wanted, remedy=f"{read[0]}aria.Partition.from_labels({read[1]}).save('pool.aria')")
 
 
 def _partition(args: argparse.Namespace) -> None:
     """Make a partition and save it."""
+    out = Path(args.pool)
+    if args.labels is None and args.embeddings is None:
+        came = recognised(out)
+        what = "" if came is None else f"; POOL {shown_path(args.pool)} is the file to write, got one to read: {came}"
+        raise _no_pool(
+            args.pool, f"expected --labels FILE or --embeddings FILE, what to cut the pool by, as .npy{what}"
+        )
     if (args.regions is None) == (args.embeddings is not None):
         raise ArgumentError("--regions: expected with --embeddings, and with nothing else")
-    out = Path(args.pool)
     if out.is_dir() or not out.parent.is_dir():
-        raise ArgumentError(f"POOL {out}: expected a file to write, in a folder that exists")
+        raise ArgumentError(f"POOL {shown_path(out)}: expected a file to write, in a folder that exists")
     if args.labels is not None:
         _no_input("POOL", out, args.labels)
         pool = Partition.from_labels(_array("--labels", args.labels))
@@ -132,7 +199,7 @@ def _no_input(what: str, out: Path, *inputs: str) -> None:
     """Refuse to write over what is read."""
     for path in inputs:
         if out.exists() and Path(path).exists() and out.samefile(path):
-            raise ArgumentError(f"{what} {out}: expected a file to write, got the one to read")
+            raise ArgumentError(f"{what} {shown_path(out)}: expected a file to write, got the one to read")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -142,15 +209,17 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _describe(path: str, pool: Partition) -> None:
     """Print what there is to know of a partition before it is used."""
-    sizes = pool.sizes
-    low, median, high = np.quantile(sizes, (0.25, 0.5, 0.75))
+    sizes, filled = pool.sizes, pool.sizes[pool.sizes > 0]
+    low, median, high = np.quantile(filled, (0.25, 0.5, 0.75))
     print(f"{path}: {pool.n_items} items in {pool.n_regions} regions, fingerprint {pool.fingerprint[:12]}")
-    print(f"sizes: {sizes.min()} to {sizes.max()}, quartiles {low:.0f}, {median:.0f}, {high:.0f}")
+    if len(pool.removed):
+        print(f"removed: {len(pool.removed)} items, and {pool.n_regions - len(filled)} regions are empty")
+    print(f"sizes: {filled.min()} to {filled.max()}, quartiles {low:.0f}, {median:.0f}, {high:.0f}")
     print(f"centres: {'none' if pool.centers is None else f'{pool.centers.shape[1]} numbers each'}")
     order = np.argsort(-sizes, kind="stable")
     for name, regions in (("largest", order[:_SHOWN]), ("smallest", order[::-1][:_SHOWN])):
         print(f"{name}: " + ", ".join(f"{_name(pool, region)} ({sizes[region]})" for region in regions))
-    repeats = pool.n_items / pool.n_regions / sizes.min()
+    repeats = filled.mean() / filled.min()
     print(f"with target='uniform' an item of the smallest region comes {repeats:.3g} times a pool-size draw")
 
 
@@ -170,7 +239,8 @@ def _simulate(args: argparse.Namespace) -> None:
         if not ((truth >= 0) & (truth <= 1e100)).all():
             raise ArgumentError(f"--discrepancy {args.discrepancy}: expected numbers from 0 to 1e100")
     if args.covered is not None:
-        covered = int_vector("--covered", _array("--covered", args.covered), high=pool.n_items)
+        hint = "items of the pool alone; captions that are not in it go to aria.Coverage(pool, embeddings=...)"
+        covered = int_vector("--covered", _array("--covered", args.covered), high=pool.n_items, hint=hint)
         coverage = Coverage(pool, items=covered)
     data_rows = None if args.data_rows is None else integer("--data-rows", args.data_rows, low=0, high=_MOST)
     try:
@@ -199,7 +269,7 @@ def _simulate(args: argparse.Namespace) -> None:
                 f"{number:5d}  {found['visited']:7.3f}  {found['discrepancy']:11.4g}  "
                 f"{found['effective_regions']:17.1f}  {found['top_boost']:9.3g}  {found['passes']:6.3g}"
             )
-    share, mass = drawn / drawn.sum(), pool.sizes / pool.n_items
+    share, mass = drawn / drawn.sum(), np.maximum(pool.sizes, 1e-9) / pool.sizes.sum()  # regions may be empty
     order = np.argsort(-share / mass, kind="stable")
     print("draws per item, over those of the pool's own mixture, from the most to the fewest:")
     for place, region in enumerate(order):

@@ -20,17 +20,16 @@ import hashlib
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from aria_sampling import _kernel
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
-from aria_sampling._check import as_array, float_vector, instance, int_vector, real
+from aria_sampling._check import as_array, as_path, float_vector, instance, is_tensor, nulls, real, shown_path
 from aria_sampling.errors import ArgumentError, AriaWarning, StateError
 from aria_sampling.partition._file import Format, read, write
-from aria_sampling.partition.partition import Partition
+from aria_sampling.partition.partition import Partition, checked_items
 
 __all__ = ["Coverage"]
 
@@ -53,10 +52,12 @@ class Coverage:
     Args:
         partition: The pool.
         items: The items that have data, integers [m] in ``0..n_items-1`` in any order, an item with several rows of
-            data as often as it has rows; or a bool mask [n_items]. List, array, tensor or Series.
+            data as often as it has rows; or a bool mask [n_items]. List, array, tensor or Series. Captions that are not
+            in the pool (-1, NaN, None) are refused: they go to `embeddings`.
         counts: Instead of `items` and `embeddings`: rows of data of each region, real [n_regions], not negative.
         embeddings: Real [m, d]: captions with data that are no items of the pool, each of which goes to the region
-            with the nearest centre. They count in addition to `items`.
+            with the nearest centre. They count in addition to `items`. They come from the encoder that the pool's
+            embeddings came from; only the width is checked.
         weight: How many drawn rows a row of data is worth, in [0, 1e9].
         power: Power of `uncovered` in the allocation, in [0, 64]; 0 ignores it.
         length_scale: Distance between centres over which regions are alike, positive. Default: half the median
@@ -130,7 +131,8 @@ class Coverage:
             length_scale = real("length_scale", length_scale, low=0, open_low=True)
         if items is None and counts is None and embeddings is None:
             raise ArgumentError(
-                "items: expected items=, embeddings= or counts=, got none of them; pass items=[] if no item has data"
+                "items: expected items=, embeddings= or counts=, got none of them; pass items=[] if no item has data",
+                remedy="coverage = aria.Coverage(partition, items=[])",
             )
         if counts is not None:
             rows = distinct = _checked_counts(partition, counts, items, embeddings)
@@ -222,7 +224,7 @@ class Coverage:
         """
         header = {name: getattr(self, name) for name in _HEADER}
         header |= {"partition": self.partition.fingerprint, "centers": _digest(self._compared())}
-        write(Path(path), _FORMAT, {name: getattr(self, name) for name in _VECTORS}, header)
+        write(as_path("path", path), _FORMAT, {name: getattr(self, name) for name in _VECTORS}, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], partition: Partition) -> Coverage:
@@ -238,16 +240,20 @@ class Coverage:
             FileNotFoundError: There is no such file.
         """
         instance("partition", partition, Partition)
-        arrays, header = read(Path(path), _FORMAT)
-        again = "make the coverage again with this partition, or load the partition it was made with"
+        arrays, header = read(as_path("path", path), _FORMAT)
+        again = "load the partition it was made with, or make the coverage again with this one"
         if header["partition"] != partition.fingerprint:
             raise StateError(
-                f"{path}: expected the coverage of {partition!r}, got that of a pool with {len(arrays['counts'])} "
-                f"regions and fingerprint {header['partition'][:12]!r}; {again}"
+                f"{shown_path(path)}: expected the coverage of {partition!r}, got that of a pool with "
+                f"{len(arrays['counts'])} regions and fingerprint {header['partition'][:12]!r}; {again}",
+                remedy="coverage = aria.Coverage(partition, items=items)",
             )
         loaded = cls._of(partition=partition, **arrays, **{name: header[name] for name in _HEADER})
         if header["centers"] != _digest(loaded._compared()):
-            raise StateError(f"{path}: expected a coverage made with the centers of {partition!r}, got others; {again}")
+            raise StateError(
+                f"{shown_path(path)}: expected a coverage made with the centers of {partition!r}, got others; {again}",
+                remedy="coverage = aria.Coverage(partition, items=items)",
+            )
         return loaded
 
     def _compared(self) -> AnyArray | None:
@@ -329,20 +335,38 @@ def _counted(partition: Partition, items: Any, embeddings: Any) -> tuple[FloatAr
 def _checked_items(partition: Partition, items: Any) -> IntArray:
     """Return the item numbers, int64 [m]; ValueError for others, -1 among them."""
     array = as_array("items", items, "item numbers [m], or a bool mask [n_items]")
-    if array.dtype == bool:
-        if array.shape != (partition.n_items,):
-            raise ArgumentError(
-                f"items: expected a mask of shape ({partition.n_items},), one bool an item, got shape {array.shape}; "
-                "pass the numbers of the items, or a mask of all items"
-            )
-        return np.flatnonzero(array)
-    if array.ndim == 1 and array.dtype.kind == "i" and array.size and array.min() == -1:
+    if array.dtype == object and array.ndim == 1 and not all(isinstance(item, int | float | None) for item in array):
+        return checked_items(partition, items)
+    if array.ndim == 1 and array.dtype.kind in "ifO" and array.size:
+        outside = nulls(array)
+        if not outside.all() and array[~outside].min() == -1:
+            outside[~outside] = array[~outside] == -1
+        if outside.any():
+            _refuse_outside(partition, items, int(outside.sum()), array)
+    return checked_items(partition, items)
+
+
+def _refuse_outside(partition: Partition, items: Any, n_outside: int, array: AnyArray) -> None:
+    """Raise ValueError for captions that are no items of the pool; left out silently, they would cover nothing."""
+    what = "-1" if array.dtype.kind == "i" else "-1, None or NaN"
+    came = f"items: expected items of the pool, got {what} in {n_outside} of {array.size} places"
+    if isinstance(items, np.ndarray) and array.dtype.kind == "i":
+        known, ours, others = "", "items[items >= 0]", "caption_embeddings[items < 0]"
+    else:  # a list, a tensor, a Series, or floats
+        cpu = ".cpu()" * is_tensor(items)
+        known = f"known = np.asarray(items{cpu}, float) >= 0; "
+        ours, others = f"np.asarray(items{cpu}, float)[known].astype(np.int64)", "caption_embeddings[~known]"
+    if partition.centers is None:
         raise ArgumentError(
-            f"items: expected items of the pool, got -1 in {int((array == -1).sum())} of {array.size} places; captions "
-            "that are not in the pool go to embeddings=: "
-            "Coverage(partition, items=items[items >= 0], embeddings=embeddings[items < 0])"
+            f"{came}: captions that are not in the pool. They go to embeddings=, which needs a partition with centers "
+            "(a partitioner makes them, or centers= of Partition.from_labels). Without them their images count nowhere",
+            remedy=f"{known}coverage = aria.Coverage(partition, items={ours})",
         )
-    return int_vector("items", array if array.ndim else items, high=partition.n_items)
+    raise ArgumentError(
+        f"{came}: captions that are not in the pool. Their images count, too: pass their embeddings, by the encoder of "
+        "the pool's (caption_embeddings: one row a place of items)",
+        remedy=f"{known}coverage = aria.Coverage(partition, items={ours}, embeddings={others})",
+    )
 
 
 def _first_of_equals(embeddings: AnyArray) -> BoolArray:

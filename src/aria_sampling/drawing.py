@@ -15,9 +15,9 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, IntArray
 from aria_sampling.coverage import Coverage
+from aria_sampling.pacing import capped, paced
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Draw, OpenRound, Tally
-from aria_sampling.shares import capped
 from aria_sampling.state import Change, Progress
 
 __all__ = ["Drawer", "next_tally", "padded"]
@@ -34,6 +34,7 @@ class Shares(NamedTuple):
     cold: float
 
 
+_NOTHING = np.empty(0, np.int64)
 _SIZE_RATE = 0.02  # of the moving average of the size of a draw
 _MOST_SCALE = 1e200  # data rows for each drawn one: beyond, nothing but regions without data is drawn
 
@@ -93,6 +94,7 @@ class Drawer:
         # cursors
         self._visits, self._last = progress.visits.copy(), progress.last.copy()
         self._clock = np.array([progress.round, progress.draws])
+        self._pace = progress.pace.copy()
         for opened in open_rounds:
             self._pass_by(opened)
         self._next, self._prev = np.zeros(n_regions + 1, np.int32), np.zeros(n_regions + 1, np.int32)
@@ -103,6 +105,7 @@ class Drawer:
         np.add.at(self._visits, opened.draw.regions, 1)
         self._last[opened.draw.regions] = self._clock[1]
         self._clock += (1, len(opened.draw.items) > 0)
+        self._pace = opened.pace
         if opened.present is not None:
             self.take_in(opened.present)
 
@@ -169,21 +172,27 @@ class Drawer:
         shares, _ = self._shares(tally)
         return _kernel.probabilities(self._partition.n_regions, *shares, self._exploration)
 
-    def draw(self, n: int, tally: Tally) -> tuple[Draw, Tally]:
-        """Draw n rows; return them and the sums with the water level. `tally`: the sums, this draw included."""
+    def draw(self, n: int, tally: Tally, present: IntArray | None) -> OpenRound:
+        """Draw n rows. `tally`: the sums, this draw included; `present`: what was taken in for it."""
         shares, level = self._shares(tally)
+        chosen, pace = _NOTHING, self._pace
+        if self._cap is not None and n:
+            p = _kernel.probabilities(self._partition.n_regions, *shares, self._exploration)
+            rows, pace = paced(p, self._cap, pace, n)
+            chosen = np.repeat(np.arange(len(rows)), rows)
         gap = math.ceil(8 * self._partition.n_regions / tally.size) if self._forcing and tally.size > 0 else 0
         round_ = self.round
         places, regions, p, weights, forced = _kernel.draw(
-            self._key, round_, n, gap, self._last_held, self._partition.offsets, *shares, self._exploration,
+            self._key, round_, n, gap, chosen, self._last_held, self._partition.offsets, *shares, self._exploration,
             self._visits, self._last, self._next, self._prev, self._clock,
         )  # fmt: skip
         pool = self._partition  # an implicit one has its items in order, and makes no array of them
         items = places if pool.is_implicit else pool.order.take(places).astype(np.int64, copy=False)
         for array in (items, regions, p, weights):
             array.flags.writeable = False
+        self._pace = pace
         draw = Draw(items, regions, p, weights, round_, forced)
-        return draw, tally if level == tally.level else tally._replace(level=level)
+        return OpenRound(draw, tally if level == tally.level else tally._replace(level=level), pace, present)
 
 
 def padded(values: FloatArray) -> FloatArray:

@@ -31,7 +31,8 @@ class AriaError(Exception):
     """Base of the errors that this library raises. Catch the built-in error that each subclass is, too.
 
     Args:
-        message: What came, what was expected, and what to do.
+        message: What came, what was expected, and what to do; cut so that message and remedy have 900 characters at
+            most.
         remedy: A line of Python that mends it, over the names of arguments as the documentation uses them. It is
             shown at the end of the message.
 
@@ -42,8 +43,11 @@ class AriaError(Exception):
     remedy: str | None = None
 
     def __init__(self, *args: Any, remedy: str | None = None) -> None:
-        if remedy is not None:
-            args = (f"{args[0]}. Try: {remedy}", *args[1:])
+        if args and isinstance(args[0], str):
+            tail = "" if remedy is None else f". Try: {remedy}"
+            room = _MOST_SAID - len(tail)
+            text = args[0] if len(args[0]) <= room else f"{args[0][: max(room - 4, 0)]} ..."
+            args = (text + tail, *args[1:])
         super().__init__(*args)
         self.remedy = remedy
 
@@ -81,6 +85,9 @@ class PartitionFileError(AriaError, ValueError):
 
 class RankError(AriaError, RuntimeError):
     """The ranks of a distributed run have come apart: another round, or another state. The message names them."""
+
+
+_MOST_SAID = 900  # characters
 
 
 def lag_message(closed: int, open_rounds: int, lag: int) -> str:

@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, decode_all, encode, encode_all, take
-from aria_sampling._check import integer
+from aria_sampling._arrays import AnyArray, Arrays, FloatArray, IntArray, decode, decode_all, encode, encode_all, take
+from aria_sampling._check import instance, integer, shown
 from aria_sampling.advice import Advice, Curves, advise
 from aria_sampling.allocator import Allocator
+from aria_sampling.conditioning import RandomConditioning
 from aria_sampling.errors import ArgumentError, StateError
+from aria_sampling.partition import Partition
 from aria_sampling.state import check_pool
 
 __all__ = ["History"]
@@ -46,18 +48,42 @@ class History:
     A record is a function of the closed rounds alone: neither batches drawn ahead nor a stop and a resume show in it.
 
     Args:
-        allocator: Whose rounds are recorded.
+        allocator: Whose rounds are recorded. Or the `RandomConditioning` around it, which knows whether its losses are
+            divided by what is usual at a noise level.
         every: Rounds between two records at first.
         max_records: The most records to keep, at least 4.
+        normalised: Whether the losses are so divided, as under a `RandomConditioning` with ``normalise=True``. Their
+            mean is then near 1 by construction, whatever was learnt. An allocator does not know. If this is wrong, a
+            report shows a flat line as progress that is not there, or hides progress that is. Default: what the
+            `RandomConditioning` says; False for an allocator.
 
     Raises:
         ValueError: An argument of the wrong type or out of its range; `max_records` such that a column of the
-            state would have 2 GiB or more.
+            state would have 2 GiB or more; `normalised` other than the `RandomConditioning` says.
     """
 
-    def __init__(self, allocator: Allocator, *, every: int = 50, max_records: int = 256) -> None:
+    def __init__(
+        self,
+        allocator: Allocator | RandomConditioning,
+        *,
+        every: int = 50,
+        max_records: int = 256,
+        normalised: bool | None = None,
+    ) -> None:
+        if normalised is not None and not isinstance(normalised, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"normalised={shown(normalised)}: expected True or False")
+        if isinstance(allocator, RandomConditioning):
+            if normalised not in (None, allocator.normalise):
+                raise ArgumentError(
+                    f"normalised={normalised}: the RandomConditioning has normalise={allocator.normalise}; leave "
+                    "normalised out",
+                )
+            normalised, allocator = allocator.normalise, allocator.allocator
         if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"allocator: expected an Allocator, got {type(allocator).__name__}")
+            raise ArgumentError(
+                f"allocator: expected an Allocator or a RandomConditioning, got {type(allocator).__name__}"
+                + (". Pass its .allocator" if isinstance(getattr(allocator, "allocator", None), Allocator) else "")
+            )
         n_regions = allocator.partition.n_regions
         self.allocator = allocator
         self.every = integer("every", every, low=1)
@@ -75,6 +101,38 @@ class History:
         }
         self._n = 0
         self._spacing = self.every
+        self._normalised = bool(normalised)
+        self._settings = _settings(allocator)
+
+    @classmethod
+    def read(cls, state: dict[str, Any], partition: Partition) -> History:
+        """Return a saved history, to look at: what it holds, its advice, a report.
+
+        Its allocator has the target of the run, and none of the other settings, which `settings` has in words.
+
+        Raises:
+            StateError: The state is damaged, or of another schema or pool.
+        """
+        config: dict[str, Any] = take(state, "config", dict)
+        found: dict[str, Any] = take(state, "settings", dict)
+        if not all(isinstance(text, str) for text in found.values()):
+            raise StateError(f"state entry 'settings': expected text, got {shown(found)}")
+        try:
+            every, most = int(take(config, "every", str)), int(take(config, "max_records", str))
+        except ValueError:
+            raise StateError(f"state entry 'config': expected numbers of records, got {shown(config)}") from None
+        pool = instance("partition", partition, Partition)
+        check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=config)
+        target = decode("target", take(take(state, "target", dict), "target", dict))
+        history = cls(
+            Allocator(pool, target=target),
+            every=every,
+            max_records=most,
+            normalised=take(config, "losses", str) == _NORMALISED,
+        )
+        history.load_state_dict(state)
+        history._settings = {name: str(text) for name, text in found.items()}
+        return history
 
     # -- recording -------------------------------------------------------------------------------------
 
@@ -169,6 +227,16 @@ class History:
         return self._view("draw_counts")
 
     @property
+    def normalised(self) -> bool:
+        """Whether losses are divided by what is usual at their noise level: discrepancies are then ratios around 1."""
+        return self._normalised
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings of the run's allocator in words: policy, estimator, exploration; max_repeat and coverage if set."""
+        return dict(self._settings)
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """What `metrics` has."""
         return self._metric_names
@@ -179,15 +247,37 @@ class History:
             raise ArgumentError(f"name={name!r}: expected one of {', '.join(self._metric_names)}")
         return self._view("metrics")[:, self._metric_names.index(name)]
 
-    def advice(self) -> Advice:
+    def advice(self, *, regions_learn_alone: bool = False) -> Advice:
         """Return whether the pool's own shares, or uniform ones, would have done as well as what was drawn.
 
-        It takes training on the drawn rows as they are (not weighted by `Draw.weights`), and that nothing but the draws
-        taught a region, but for what all regions share: rows that train anyway (`present=`, `paired=`) are not counted.
-        See the guide on reading a history.
+        It takes training on the drawn rows as they are (not weighted by `Draw.weights`). Where a run cannot tell,
+        which is often, it says so; see the guide on reading a history.
+
+        Args:
+            regions_learn_alone: Whether a region learns from its own draws alone, but for what all regions have in
+                common. One run cannot show it. By default any part of what a region learnt may have come from all
+                draws together; the intervals are then wide, and ``"adaptive"`` is never said. With True where it is
+                not so, gains are claimed that are not there.
+
+        Raises:
+            ValueError: `regions_learn_alone` with a coverage: its rows teach regions, too.
         """
+        if not isinstance(regions_learn_alone, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"regions_learn_alone={shown(regions_learn_alone)}: expected True or False")
+        if regions_learn_alone and "coverage" in self._settings:
+            raise ArgumentError(
+                "regions_learn_alone=True: expected no coverage; its rows train anyway, so regions do not learn from "
+                "their draws alone",
+                remedy="advice = history.advice()",
+            )
         curves = Curves(self.draw_counts, self.discrepancy, self.stderr, self.count)
-        return advise(curves, self.allocator.target, self.allocator.partition.sizes)
+        return advise(
+            curves,
+            self.allocator.target,
+            self.allocator.partition.sizes,
+            regions_learn_alone=regions_learn_alone,
+            normalised=self._normalised,
+        )
 
     # -- saving ----------------------------------------------------------------------------------------
 
@@ -199,7 +289,8 @@ class History:
             "fingerprint": pool.fingerprint,
             "n_regions": pool.n_regions,
             "config": self._config(),
-            "target": encode(self.allocator.target),
+            "settings": self.settings,
+            "target": {"target": encode(self.allocator.target)},
             "records": self._n,
             "spacing": self._spacing,
             "columns": encode_all(self._columns),
@@ -217,7 +308,7 @@ class History:
         pool = self.allocator.partition
         check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=self._config())
         mine = {"target": self.allocator.target}
-        target = decode_all("state", {"target": take(state, "target", dict)}, mine)["target"]
+        target = decode_all("state", take(state, "target", dict), mine)["target"]
         if not np.array_equal(target, mine["target"]):
             raise StateError(f"state of another target: {target} there, {mine['target']} here")
         n, spacing = take(state, "records", int), take(state, "spacing", int)
@@ -232,9 +323,33 @@ class History:
 
     def _config(self) -> dict[str, str]:
         """Return what must be equal for a state to fit, as text."""
-        settings = {"every": self.every, "max_records": self.max_records, "metrics": " ".join(self._metric_names)}
+        settings: dict[str, Any] = {
+            "every": self.every,
+            "max_records": self.max_records,
+            "metrics": " ".join(self._metric_names),
+        }
+        settings["losses"] = _NORMALISED if self._normalised else "as reported"
         return {name: str(value) for name, value in settings.items()}
 
 
 _OF_THE_MOMENT = ("round", "open_rounds")  # metrics that are a column already, or depend on what a loader draws ahead
 _REGIONAL = ("mean", "stderr", "count", "probabilities")
+_NORMALISED = "normalised by noise level"
+
+
+def _settings(allocator: Allocator) -> dict[str, str]:
+    """Return settings in words."""
+    settings = {
+        "policy": repr(allocator.policy),
+        "estimator": repr(allocator.estimator),
+        "exploration": f"{allocator.exploration:g}",
+    }
+    if allocator.max_repeat is not None:
+        settings["max_repeat"] = f"{allocator.max_repeat:g}"
+    coverage = allocator.coverage
+    if coverage is not None and coverage.is_online:
+        settings["coverage"] = "online, by the rows that came"
+    elif coverage is not None and not coverage.is_empty:
+        none = int((coverage.counts == 0).sum())
+        settings["coverage"] = f"{coverage.counts.sum():,.0f} rows of data, none in {none:,} regions"
+    return settings

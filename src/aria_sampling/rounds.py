@@ -10,7 +10,6 @@ It is apart from the allocator because every face uses it, and none keeps a ledg
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -72,6 +71,7 @@ class OpenRound:
     Attributes:
         draw: The draw.
         tally: The sums, this draw included.
+        pace: What `pacing.paced` came to; empty without a cap.
         present: Regions of the rows that trained anyway, int64 [m]; None unless coverage is online.
         reports: What was observed of it so far: regions and losses.
         context: What a face must remember of the batch.
@@ -80,6 +80,7 @@ class OpenRound:
 
     draw: Draw
     tally: Tally
+    pace: FloatArray = field(default_factory=lambda: np.empty((2, 0)))
     present: IntArray | None = None
     reports: list[tuple[IntArray, FloatArray]] = field(default_factory=list[tuple[IntArray, FloatArray]])
     context: Any = None
@@ -96,13 +97,14 @@ class OpenRounds:
 
     def __init__(self, counters: IntArray) -> None:
         self._counters = counters
-        self._rounds: deque[OpenRound] = deque()
+        self._rounds: list[OpenRound] = []
         self.lag = 0
 
-    def _open(self) -> deque[OpenRound]:
-        """Return the open rounds. One that Ctrl-C left here after it was stored goes."""
-        while self._rounds and self._rounds[0].draw.round < self._counters[0]:
-            self._rounds.popleft()
+    def _open(self) -> list[OpenRound]:
+        """Return the open rounds. Those that were stored go, at once: a signal handler may ask for them in between."""
+        closed = self._counters[0]
+        if self._rounds and self._rounds[0].draw.round < closed:
+            self._rounds = [opened for opened in self._rounds if opened.draw.round >= closed]
         return self._rounds
 
     def __len__(self) -> int:
@@ -152,23 +154,30 @@ class OpenRounds:
 
     def make_room(self) -> None:
         """Close as many of the reported rounds as the next draw needs closed."""
-        while len(self._open()) > self.lag and self._rounds[0].close is not None:
-            self._close_oldest()
+        while len(rounds := self._open()) > self.lag and self._closed(rounds[0]):
+            pass
 
     def settle(self) -> None:
-        """Close all reported rounds, waiting for what is on its way. Not collective."""
-        while self._open() and self._rounds[0].close is not None:
-            self._close_oldest()
+        """Close all reported rounds, waiting for what is on its way. Not collective.
 
-    def _close_oldest(self) -> None:
-        close = self._rounds[0].close
-        assert close is not None
+        In the middle of closing one, where a signal handler may ask for it to save a state, it does nothing.
+        """
+        while (rounds := self._open()) and self._closed(rounds[0]):
+            pass
+
+    def _closed(self, oldest: OpenRound) -> bool:
+        """Close the oldest open round if it was reported; return whether it was."""
+        if oldest.close is None:
+            return False
         try:
-            close()
+            close, oldest.close = oldest.close, None  # taken: a signal handler in between finds nothing to close
+            if oldest.draw.round == self._counters[0]:
+                close()
         except BaseException:
             for opened in self._open():
                 opened.close = None  # its round and those after it are open still: they can be reported again, in order
             raise
+        return True
 
 
 def joined(reports: list[tuple[IntArray, FloatArray]]) -> tuple[IntArray, FloatArray]:

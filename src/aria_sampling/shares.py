@@ -1,4 +1,4 @@
-"""Targets, water-filling and caps: the arithmetic between scores and the probabilities of regions.
+"""Targets and water-filling: the arithmetic between scores and the probabilities of regions.
 
 Pure functions on float64 vectors of one number a region. Sources: the project's theory page, "Allocation" and "Effort
 that comes anyway".
@@ -6,25 +6,29 @@ that comes anyway".
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from aria_sampling import _kernel
-from aria_sampling._arrays import FloatArray, IntArray
-from aria_sampling._check import as_array, float_vector, real
+from aria_sampling._arrays import FloatArray
+from aria_sampling._check import as_array, float_vector, real, shown
 from aria_sampling.errors import ArgumentError
+from aria_sampling.pacing import capped
 
-__all__ = ["capped", "repeat_cap", "shares", "target_shares", "water_fill"]
+__all__ = ["by_name", "shares", "target_shares", "water_fill"]
 
 
-def target_shares(target: Any, sizes: Any) -> FloatArray:
+def target_shares(target: Any, sizes: Any, names: Sequence[str] = ()) -> FloatArray:
     """Return the target q: the share of each region, float64 [n_regions], summing to 1.
 
     Args:
         target: ``"pool"`` (by size), ``"uniform"`` (all alike), a number tau in [0, 1] (size**tau: between
-            the two), or real [n_regions], not negative, not all zero (normalised; 0 is never drawn).
-        sizes: Items in each region, [n_regions].
+            the two), or real [n_regions], not negative, not all zero (normalised; 0 is never drawn). Shares may also
+            come by the names of regions, as a dictionary that has them all.
+        sizes: Items in each region, [n_regions]. A region without items gets nothing.
+        names: Names of the regions, for a dictionary.
 
     Raises:
         ValueError: `target` is none of these.
@@ -34,11 +38,14 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
     if isinstance(target, str):
         if target not in named:
             raise ArgumentError(
-                f"target={target!r}: expected 'pool', 'uniform', a number in [0, 1], or one share a region"
+                f"target={shown(target)}: expected 'pool', 'uniform', a number in [0, 1], or one share a region"
             )
         target = named[target]
+    if isinstance(target, Mapping):
+        target = by_name("target", cast("Mapping[Any, Any]", target), names)
     if as_array("target", target, "a name, a number, or one share a region").ndim == 0:
-        raw = _power(sizes, real("target", target, low=0, high=1))
+        tau = real("target", target, low=0, high=1)
+        raw = np.where(sizes > 0, _power(np.maximum(sizes, 1.0), tau), 0.0)
     else:
         raw = float_vector("target", target, length=len(sizes))
         if not (np.isfinite(raw).all() and (raw >= 0).all() and raw.any()):
@@ -46,10 +53,27 @@ def target_shares(target: Any, sizes: Any) -> FloatArray:
                 "target: expected finite shares, none negative and not all 0, got values from "
                 f"{raw.min()} to {raw.max()}"
             )
+        if raw[sizes == 0].any():
+            raise ArgumentError(
+                "target: expected 0 for regions without items, got a share for some",
+                remedy="target = np.where(partition.sizes > 0, target, 0.0)",
+            )
         if raw.max() <= 1 and abs(raw.sum() - 1) <= len(raw) * _EPSILON:
             return raw.copy()  # shares already, as of a saved target: dividing again would change their last bits
         raw = raw / raw.max()
     return raw / raw.sum()
+
+
+def by_name(name: str, values: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
+    """Return the values of a dictionary in the order of the regions; ValueError unless it has one for each."""
+    missing = [region for region in names if region not in values]
+    others = [key for key in values if key not in set(names)]
+    if missing or others or not names:
+        raise ArgumentError(
+            f"{name}: expected a value for each region by its name, {shown(list(names))}; "
+            f"missing {shown(missing)}, not a region {shown(others)}",
+        )
+    return [values[region] for region in names]
 
 
 _EPSILON = 2.0**-52
@@ -82,50 +106,6 @@ def water_fill(u: FloatArray, s: FloatArray, x_total: float = 1.0) -> FloatArray
     fills = int(np.count_nonzero(level > ground))
     x[order[:fills]] = np.maximum(u[order[:fills]] * (level[fills - 1] - ground[:fills]), 0.0)
     return x * (x_total / x.sum())  # rounding only
-
-
-def repeat_cap(q: FloatArray, sizes: IntArray, max_repeat: float) -> FloatArray:
-    """Return the largest share of each region that draws no item more than `max_repeat` times a pool-size draw.
-
-    Raises:
-        ValueError: The regions with a positive target q hold too little of the pool for that.
-    """
-    cap = np.where(q > 0, max_repeat * sizes / sizes.sum(), 0.0)
-    if cap.sum() < 1 - 1e-12:
-        raise ArgumentError(
-            f"max_repeat={max_repeat}: the regions with a positive target hold a share of {cap.sum() / max_repeat:.3g} "
-            f"of the pool, so expected at least {max_repeat / cap.sum():.3g}"
-        )
-    return cap
-
-
-def capped(share: FloatArray, cap: FloatArray) -> FloatArray:
-    """Return min(c·share, cap) with the scale c at which it sums to 1: what is cut off goes to the others.
-
-    Args:
-        share: Not negative, summing to 1, [n_regions].
-        cap: Not negative, summing to at least 1, [n_regions]. If the regions with a share cannot take
-            all of it, the rest goes to the other ones in proportion to their caps.
-    """
-    if (share <= cap).all():
-        return share
-    room = float(cap[share > 0].sum())
-    if room <= 1.0:
-        out = np.where(share > 0, cap, 0.0)
-        spare = np.where(share > 0, 0.0, cap)
-        return out + (1.0 - room) * spare / spare.sum() if spare.any() else out / room
-    held = np.flatnonzero(share > 0)
-    with np.errstate(divide="ignore"):
-        order = held[np.argsort(-(share[held] / cap[held]), kind="stable")]
-    # if just the first 0, 1, ... regions are cut to their caps, the others share what the caps leave
-    cut = np.concatenate(([0.0], np.cumsum(cap[order])[:-1]))
-    rest = np.cumsum(share[order][::-1])[::-1]
-    fits = (1.0 - cut) * (share[order] / rest) <= cap[order]
-    fits[-1] = True  # as room > 1 says, though rounding may not
-    first = int(np.argmax(fits))
-    out = np.where(share > 0, cap, 0.0)
-    out[order[first:]] = (1.0 - cut[first]) * (share[order[first:]] / rest[first])
-    return out
 
 
 def shares(

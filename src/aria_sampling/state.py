@@ -64,6 +64,7 @@ class Progress:
         score: Log score of each region as the next draw may know it, float64 [n_regions]; NaN: never visited.
         changes: What became of the scores after that, one entry a round with feedback: at most lag of them.
         present: With online coverage, the rows of each region that came anyway, float64 [n_regions]; else empty.
+        pace: With a cap, what `pacing.paced` keeps of regions, float64 [2, n_regions]; else empty.
         counters: int64: closed rounds, non-empty draws, dropped losses, forced visits, rows drawn, data rows,
             regions with feedback, generation.
         scalars: float64: rows drawn lately, size of a draw, water level, cold score, shift.
@@ -79,6 +80,7 @@ class Progress:
     last: IntArray
     score: FloatArray
     present: FloatArray
+    pace: FloatArray
     counters: IntArray
     scalars: FloatArray
     belief: FloatArray
@@ -88,7 +90,9 @@ class Progress:
     warned: set[str] = field(default_factory=set[str])
 
     @classmethod
-    def start(cls, estimator: State, policy: State, *, n_regions: int, lag: int, online: bool) -> Progress:
+    def start(
+        cls, estimator: State, policy: State, *, n_regions: int, pace: FloatArray | None, lag: int, online: bool
+    ) -> Progress:
         """Return the progress before the first round."""
         return cls(
             estimator=estimator,
@@ -97,6 +101,7 @@ class Progress:
             last=np.full(n_regions, -1, np.int64),
             score=np.full(n_regions, np.nan),
             present=np.zeros(n_regions if online else 0),
+            pace=np.empty((2, 0)) if pace is None else pace,
             counters=np.zeros(8, np.int64),
             scalars=np.zeros(5),
             belief=np.zeros((n_regions, 2)),
@@ -155,18 +160,16 @@ class Progress:
     @property
     def newest(self) -> tuple[float, float]:
         """The cold score and the shift after the last closed round."""
-        last = self._known_changes()[-1] if self._known_changes() else None
-        return (last.cold, last.shift) if last else (self.cold, self.shift)
+        known = self._known_changes()
+        return (known[-1].cold, known[-1].shift) if known else (self.cold, self.shift)
 
-    def _known_changes(self) -> deque[Change]:
-        """Return the changes. One that was noted for a round that Ctrl-C then kept open goes."""
-        while self.changes and self.changes[-1].round >= self.counters[_ROUND]:
-            self.changes.pop()
-        return self.changes
+    def _known_changes(self) -> list[Change]:
+        """Return the changes of closed rounds: not one that was noted for a round which is being closed."""
+        return [change for change in tuple(self.changes) if change.round < self.counters[_ROUND]]
 
     def changes_up_to(self, round_: int) -> Iterator[Change]:
         """Yield the changes by the feedback of rounds up to that one which `score` does not have yet."""
-        for change in tuple(self._known_changes()):
+        for change in self._known_changes():
             if change.round <= round_:
                 yield change
 
@@ -185,6 +188,7 @@ class Progress:
         forced: int,
         dropped: int,
         tally: Tally,
+        pace: FloatArray,
         present: FloatArray | None,
     ) -> None:
         """Store what a round has brought, all at once.
@@ -200,6 +204,7 @@ class Progress:
             forced: Forced visits in the round.
             dropped: Losses dropped in it.
             tally: The sums, this round included.
+            pace: What `pace` becomes; empty: it stays.
             present: What `present` becomes; None: it stays.
         """
         whole = _pairs(self.estimator.shared, shared)
@@ -207,9 +212,12 @@ class Progress:
             whole += _pairs(self.policy.rows, policy.rows) + _pairs(self.policy.shared, policy.shared)
         if present is not None:
             whole.append((self.present, present))
-        changes = self._known_changes()  # without one that was noted for this round by a call that failed
+        if pace.size:
+            whole.append((self.pace, pace))
+        while self.changes and self.changes[-1].round >= self.counters[_ROUND]:
+            self.changes.pop()  # it was noted for this round by a call that failed
         if change is not None:
-            changes.append(change)
+            self.changes.append(change)
         by_row = [(self.estimator.rows[name], np.ascontiguousarray(array)) for name, array in rows.items()]
         _kernel.store(
             regions, by_row, whole, belief, self.belief, self.belief_sums, drawn, self.visits, self.last,
@@ -219,7 +227,7 @@ class Progress:
 
     def catch_up(self) -> None:
         """Take into `score` what the next draw may know. It changes nothing that a state could show."""
-        changes = self._known_changes()
+        changes = self.changes
         while changes and changes[0].round < self.round - self.lag:
             change = changes[0]
             if change.regions is None:
@@ -247,7 +255,7 @@ class Progress:
         The scores are those after each of the last lag + 1 rounds, oldest first: float64 [lag + 1, n_regions].
         """
         scores, levels = np.empty((self.lag + 1, len(self.score))), np.empty((self.lag + 1, 2))
-        now, level, changes = self.score.copy(), (self.cold, self.shift), self._known_changes().copy()
+        now, level, changes = self.score.copy(), (self.cold, self.shift), deque(self._known_changes())
         for row in range(self.lag + 1):
             while changes and changes[0].round <= self.round - 1 - self.lag + row:
                 change = changes.popleft()
@@ -263,7 +271,8 @@ class Progress:
             "draws": {
                 "visits": self.visits, "last": self.last, "belief": self.belief, "scores": scores,
                 "levels": levels, "counters": self.counters, "scalars": scalars,
-                **({"present": self.present} if len(self.present) else {}),
+                **({"present": self.present} if self.present.size else {}),
+                **({"pace": self.pace} if self.pace.size else {}),
             },
         }  # fmt: skip
 
@@ -301,6 +310,8 @@ class Progress:
                 raise StateError(
                     f"state entry 'draws.{name}': expected finite numbers >= {least}, got {shown(draws[name])}"
                 )
+        if "pace" in draws and not np.isfinite(draws["pace"]).all():
+            raise StateError(f"state entry 'draws.pace': expected finite numbers, got {shown(draws['pace'])}")
         if np.isinf(draws["belief"]).any() or np.isnan(draws["belief"]).any() or (draws["belief"][:, 1] < 0).any():
             raise StateError(
                 f"state entry 'draws.belief': expected finite means and counts, got {shown(draws['belief'])}"
@@ -314,7 +325,7 @@ class Progress:
         changes = deque(_changes(draws["scores"], draws["levels"], first=round_ - lag))
         whole = _pairs(self.estimator.rows, estimator.rows) + _pairs(self.estimator.shared, estimator.shared)
         whole += _pairs(self.policy.rows, found["policy_rows"]) + _pairs(self.policy.shared, found["policy_shared"])
-        names = [name for name in ("visits", "last", "present", "counters") if name in draws]
+        names = [name for name in ("visits", "last", "present", "pace", "counters") if name in draws]
         whole += [(getattr(self, name), draws[name]) for name in names]
         whole += [
             (self.scalars, np.concatenate([scalars, draws["levels"][0]])),

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import aria_sampling as aria
-from aria_sampling.shares import capped, shares, target_shares, water_fill
+from aria_sampling.pacing import capped
+from aria_sampling.shares import shares, target_shares, water_fill
 from tests.helpers import play, random_labels
 
 seeds = st.integers(0, 2**32)

@@ -28,7 +28,37 @@ def test_chance_of_no_visit(seed, n, gap):
     missed = sum(length * (systematic_counts(p, n, u) == 0) for length, u in zip(lengths, inside, strict=True))
     np.testing.assert_allclose(1 - missed, np.minimum(1, n * p), atol=1e-12)
     assert (missed <= (1 - p) ** n + 1e-12).all()
-    np.testing.assert_allclose(bounds.visit_gap_tail(gap=gap, n=n, share=p), missed**gap, atol=1e-10)
+    np.testing.assert_allclose(bounds.visit_gap_tail(gap=gap, n=n, share=p, forced=False), missed**gap, atol=1e-10)
+
+
+@given(seed=SEEDS, n=st.integers(1, 12), gap=st.integers(0, 30))
+def test_chance_of_no_visit_beside_forced_visits(seed, n, gap):
+    """T5.2 with T5.4, E: m rows are forced elsewhere, n - m are drawn; with the most, half, the bound is reached."""
+    p = np.random.default_rng(seed).dirichlet(np.full(5, 0.5))
+    bound = bounds.visit_gap_tail(gap=gap, n=n, share=p, forced=True)
+    for forced in range(n // 2 + 1):
+        lengths, inside = pieces(p, n - forced)
+        missed = sum(
+            length * (systematic_counts(p, n - forced, u) == 0) for length, u in zip(lengths, inside, strict=True)
+        )
+        assert (missed**gap <= bound + 1e-10).all()
+    np.testing.assert_allclose(bound, missed**gap, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [2, 7, 16])
+def test_forced_visits_leave_half_of_a_share(n):
+    """An allocator whose regions are overdue together draws by p' of at least half of exploration·q, and by less than
+    exploration·q: the bound without forced visits would not hold."""
+    sizes = np.repeat([2000, 10], [1, 39])
+    pool = aria.Partition.from_labels(np.repeat(np.arange(40), sizes))
+    allocator = aria.Allocator(pool, target="uniform", exploration=0.2, seed=0)
+    least = np.inf
+    for _ in range(40 * 8 // n + 40):
+        draw = allocator.draw(n)
+        least = min(least, (draw.probabilities * allocator.partition.n_regions / 0.2).min())
+        allocator.observe(draw.regions, np.where(draw.regions == 0, 1e6, 1e-6))
+        allocator.step()
+    assert (n - n // 2) / n - 1e-9 <= least < 1
 
 
 def endless_schedule_exists(gaps):
@@ -51,9 +81,13 @@ def test_gaps_of_one_over_the_share_are_impossible():
 
 
 def test_gap_tail_example():
-    """64 regions, 64 rows, exploration 0.1: with chance 0.99 no region waits longer than 193 in any of 1e5 rounds."""
-    chance = 64 * 1e5 * bounds.visit_gap_tail(gap=[192, 193], n=64, share=0.1 / 64)
+    """64 regions, 64 rows, exploration 0.1, no forced visits: with chance 0.99 no wait is longer than 193 in 1e5
+    rounds. With them up to half of the rows are taken, and the promise is of 396 (but T5.4 bounds the wait by 9)."""
+    chance = 64 * 1e5 * bounds.visit_gap_tail(gap=[192, 193], n=64, share=0.1 / 64, forced=False)
     assert chance[0] > 0.01 >= chance[1]
+    chance = 64 * 1e5 * bounds.visit_gap_tail(gap=[395, 396], n=64, share=0.1 / 64, forced=True)
+    assert chance[0] > 0.01 >= chance[1]
+    assert bounds.forced_gap(max_gap=8, n_regions=64, n=64) == 9
 
 
 @pytest.mark.parametrize("max_gap", [1, 2, 9])

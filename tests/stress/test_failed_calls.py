@@ -88,13 +88,15 @@ def alike(one, other):
         (_kernel, "water"),
         (_kernel, "draw"),
         (drawing, "Draw"),
-        (allocating, "OpenRound"),
+        (drawing, "OpenRound"),
+        (drawing, "paced"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_draw_that_fails_half_way(lag, error, when, module, where, monkeypatch):
     """In each of the steps that it takes, before that was done or after."""
-    allocator, twin = begun(lag), begun(lag)
+    settings = {"max_repeat": 20.0} if where == "paced" else {}
+    allocator, twin = begun(lag, **settings), begun(lag, **settings)
     right = getattr(module, where)
 
     def fails(*arguments, **named):

@@ -5,6 +5,8 @@ files and embeddings (`partition/`), coverage (`test_coverage.py`), damaged stat
 (lag determinism), bad losses (nothing poisons it).
 """
 
+import contextlib
+import inspect
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,9 +97,9 @@ NOT_LOSSES = [
     (np.float32(0.5), "float32", "reduction='none'"),
     (np.array(0.5), "ndarray", "reduction='none'"),
     (3, "int 3", "reduction='none'"),
-    (np.ones((2, 1)), "(2, 1)", "average over all but the first dimension: loss.flatten(1).mean(1)"),
-    (np.ones((2, 3, 4, 4)), "(2, 3, 4, 4)", "loss.reshape(len(loss), -1).mean(1)"),
-    (np.ones((1, 2)), "(1, 2)", "average over all but the first dimension"),
+    (np.ones((2, 1)), "(2, 1)", "Try: losses = "),
+    (np.ones((2, 3, 4, 4)), "(2, 3, 4, 4)", "Try: losses = ", "mean("),
+    (np.ones((1, 2)), "(1, 2)"),
     ([1.0, 2.0, 3.0], "2 numbers", "got 3"),
     ([1.0], "2 numbers", "got 1"),
     ([], "2 numbers", "got 0"),
@@ -175,18 +177,20 @@ def test_losses_observed(case):
     unharmed(allocator, seasoned())
 
 
-def test_what_the_hint_says_works():
-    """A loss of any shape, averaged as the message says, is accepted, in PyTorch as in NumPy."""
+def test_losses_of_any_shape_become_one_a_row_as_the_message_says():
+    """In PyTorch, in NumPy, and in lists."""
     torch = pytest.importorskip("torch")
     for shape in [(2, 1), (2, 3), (2, 3, 4, 4)]:
         loss = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-        allocator = seasoned()
-        message = complains(lambda loss=loss, a=allocator: a.observe([0, 1], loss), "losses")
-        in_torch, in_numpy = message.split("dimension: ")[1].split(", in NumPy ")
-        rows = eval(in_numpy, {"loss": loss, "len": len})
-        assert rows.shape == (2,)
-        assert np.array_equal(eval(in_torch, {"loss": torch.tensor(loss)}).numpy(), rows)
-        allocator.observe([0, 1], rows)
+        for losses in (loss, loss.tolist(), torch.tensor(loss), torch.tensor(loss, requires_grad=True)):
+            allocator, names = seasoned(), {"losses": losses, "np": np}
+            with pytest.raises(ValueError, match=r"^losses: expected .*average over all but the first") as caught:
+                allocator.observe([0, 1], losses)
+            exec(caught.value.remedy, names)
+            rows = names["losses"]
+            rows = rows.detach().numpy() if isinstance(rows, torch.Tensor) else rows
+            assert np.array_equal(rows, loss.reshape(2, -1).mean(axis=1))
+            allocator.observe([0, 1], names["losses"])
 
 
 def test_empty_input_is_not_bad():
@@ -205,12 +209,10 @@ def test_tensors_are_read_whatever_their_dtype_and_gradient():
         other.observe([0, 1], [1.0, 1.0])
         unharmed(one, other)
     complains(lambda: allocator.observe([0, 1], torch.tensor(1.0)), "losses", "Tensor", "reduction='none'")
-    complains(lambda: allocator.observe([0, 1], torch.ones(2, 1)), "losses", "(2, 1)", "loss.flatten(1).mean(1)")
+    complains(lambda: allocator.observe([0, 1], torch.ones(2, 1)), "losses", "(2, 1)", "losses = losses.ravel()")
     complains(lambda: allocator.observe(torch.ones(2), [1.0, 2.0]), "regions", "integers", "float32")
     sparse = torch.ones(2).to_sparse()
-    complains(
-        lambda: allocator.observe([0, 1], sparse), "losses", "sparse Tensor of shape (2,); pass losses.to_dense()"
-    )
+    complains(lambda: allocator.observe([0, 1], sparse), "losses", "sparse Tensor of shape (2,)", "losses.to_dense()")
     unharmed(allocator, seasoned())
 
 
@@ -417,6 +419,111 @@ def test_a_mapping_that_maps_nothing(case):
     complains(lambda: allocator.adopt(state, partition=POOL, mapping=bad), "mapping", *words)
     complains(lambda: allocator.adopt(state, partition=[0, 1]), "partition", "an instance of Partition")
     unharmed(allocator, twin)
+
+
+# ------------------------------------------------------------------------- messages are short, whatever comes
+
+LONG = "x" * 5000
+
+
+class Loud:
+    """Its text is long, and so is that of every error that it raises."""
+
+    def __repr__(self):
+        return LONG
+
+    def __array__(self, *_, **__):
+        raise ValueError(LONG)
+
+    __len__ = __iter__ = __index__ = __float__ = __array__
+
+
+def deep():
+    """A list in a list in a list: its repr exceeds the depth of recursion."""
+    found = []
+    for _ in range(5000):
+        found = [found]
+    return found
+
+
+HUGE = {
+    "list": [0, 1] * 10_000,
+    "text": LONG,
+    "bytes": LONG.encode(),
+    "deep": deep(),
+    "loud": Loud(),
+    "loud ones": [Loud()] * 3,
+    "type": type(LONG, (), {}),
+    "long name": type(LONG, (), {})(),
+    "keys": {f"key {i}": LONG for i in range(300)},
+    "set": {LONG},
+    "number": 10**4000,
+    "more digits than Python prints": -(10**5000),
+    "texts": np.array([LONG] * 3),
+    "axes": np.zeros((1,) * 60),
+    "fields": np.zeros(3, [(f"field {i}", "f8") for i in range(300)]),
+    "ragged": [[1], [2, 3]] * 1000,
+    "path": "folder/" * 800,
+}
+NEEDED = {
+    **{"partition": POOL, "labels": [0, 1], "items": [0], "sizes": [1, 2], "embeddings": np.zeros((4, 1)), "n": 2},
+    **{"regions": [0, 1], "losses": [1.0, 2.0], "n_regions": 2, "indices": [0, 1], "timesteps": np.array([1, 2])},
+    **{"drift": 0.1, "sigma": 1.0, "batch_size": 2, "num_samples": 4, "half_lives": (2.0,), "places": [0], "region": 0},
+}
+
+
+def public_calls():
+    """Constructors, and the methods that take what a user has: a name, what makes the callable, its parameters."""
+    makers = {
+        "Allocator": lambda: aria.Allocator(POOL),
+        "Partition": lambda: aria.Partition.from_labels([0, 1], centers=[[0.0], [1.0]]),
+        "Coverage": lambda: STATIC,
+        "KMeansPartitioner": lambda: aria.KMeansPartitioner(n_regions=2),
+        "RandomConditioning": lambda: aria.RandomConditioning(aria.Allocator(POOL)),
+        "History": lambda: aria.History(aria.Allocator(POOL)),
+        "Feedback": lambda: aria.Feedback,
+    }
+    names = (
+        "draw observe close_round load_state_dict adopt certificate from_labels from_sizes items_at items_of load fit "
+    )
+    for kind in (name for name in aria.__all__ if isinstance(getattr(aria, name), type)):
+        if not issubclass(getattr(aria, kind), BaseException):
+            yield kind, lambda kind=kind: getattr(aria, kind)
+    for kind, make in makers.items():
+        for method in (names + "regions_of assign without online from_rows").split():
+            if hasattr(getattr(aria, kind), method):
+                yield f"{kind}.{method}", lambda make=make, method=method: getattr(make(), method)
+
+
+@pytest.mark.parametrize("what", [name for name, _ in public_calls()])
+def test_messages_stay_short_whatever_comes(what):
+    """Each argument in turn is huge, deep, loud, or has a long name: an error of ours says so in 900 characters."""
+    get = dict(public_calls())[what]
+    try:
+        parameters = inspect.signature(get()).parameters.values()
+    except (TypeError, ValueError):
+        return
+    named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    said = []
+    for bad in named:
+        for value in HUGE.values():
+            others = {
+                each.name: aria.Allocator(POOL) if each.name == "allocator" else NEEDED.get(each.name, 1.0)
+                for each in named
+                if each.default is each.empty
+            }
+            with contextlib.suppress(Exception), _noted(said):  # an object's own errors are not ours
+                get()(**others | {bad.name: value})
+    assert not [text[:300] for text in said if len(text) > 900]
+
+
+@contextlib.contextmanager
+def _noted(said):
+    """Note the text of an error of the library."""
+    try:
+        yield
+    except aria.AriaError as error:
+        said.append(str(error))
 
 
 # -------------------------------------------------------------------------- losses, through every face

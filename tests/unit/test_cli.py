@@ -1,5 +1,6 @@
 """The command line: what it makes is what the API makes, and what it cannot use is named."""
 
+import json
 import subprocess
 import sys
 
@@ -32,7 +33,9 @@ def ends_with(capsys, *argv):
     assert end.value.code == 2
     said = capsys.readouterr()
     assert not said.out
-    return said.err.splitlines()[-1]
+    (line,) = said.err.splitlines()
+    assert len(line) <= 1000
+    return line
 
 
 def test_a_partition_by_k_means_is_the_partitioner_s(tmp_path, capsys):
@@ -172,7 +175,11 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
         (("simulate", saved, "--data-rows", "3000000000"), ("--data-rows", "3000000000")),
         (("partition", new, "--labels", ""), ("--labels",)),
         (("partition", new, "--labels", empty), ("--labels", "empty.npy")),
-        (("partition", new, "--labels", archive), ("--labels", "archive.npz", "archive; save one array")),
+        (("partition", new, "--labels", archive), ("--labels", "archive.npz", "archive of the arrays 'a'. Try: ")),
+        (("partition", new), ("expected --labels FILE or --embeddings FILE",)),
+        (("partition", labels), ("is the file to write, got one to read: it is an .npy file, int64 [3]",)),
+        (("inspect", labels), ("POOL", "it is an .npy file", "--labels FILE")),
+        (("simulate", saved, "--covered", array(tmp_path, "j", [-1, 3])), ("--covered", "embeddings=")),
         (("partition", labels, "--labels", labels), ("POOL", "the one to read")),
         (("partition", tmp_path / "no" / "pool", "--labels", labels), ("POOL", "folder that exists")),
         (("partition", tmp_path, "--labels", labels), ("POOL", "a file to write")),
@@ -184,6 +191,140 @@ def test_what_cannot_be_used_is_named(saved, tmp_path, capsys):
         assert all(word in said for word in (f"{argv[0]}: ", *words)), said
     assert not new.exists()
     assert np.load(labels).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["partition"], ["draw"], ["inspect"], ["partition", "p", "--seed", "x" * 9000], ["inspect", "x" * 9000]],
+)
+def test_bad_usage_is_one_line(argv, capsys):
+    assert ends_with(capsys, *argv).startswith("aria-sampling")
+
+
+def test_an_interrupted_command_says_so_in_one_line(saved, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aria_sampling.cli._describe", interrupt)
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", str(saved)])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "aria-sampling: interrupted\n"
+
+
+def test_a_command_has_no_traceback(tmp_path):
+    code = "import sys; from aria_sampling.cli import main; main(sys.argv[1:])"
+    (tmp_path / "captions.csv").write_text("caption\na cat\n", encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "partition", str(tmp_path / "captions.csv")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+    assert "pandas.read_csv(" in ended.stderr
+
+
+ROWS = [("a red cat", "cat"), ("a dog", "dog"), ("two cats, asleep", "cat")]
+
+
+def file_of(tmp_path, kind):
+    """A file of three labelled captions, in another format than .npy."""
+    path, labels = tmp_path / f"captions.{kind}", [label for _, label in ROWS]
+    if kind in ("csv", "tsv"):
+        mark = "," if kind == "csv" else "\t"
+        rows = "".join(f'"{caption}"{mark}{label}\n' for caption, label in ROWS)
+        path.write_text(f"\ufeffcaption{mark}label\n{rows}", encoding="utf-8")
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": c, "source": x}) + "\n" for c, x in ROWS), encoding="utf-8")
+    elif kind == "txt":
+        path.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    elif kind == "npz":
+        np.savez(path, vectors=np.eye(3), labels=labels)
+    elif kind == "pt":
+        pytest.importorskip("torch").save(pytest.importorskip("torch").tensor([0, 1, 0]), path)
+    elif kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame = pytest.importorskip("pandas").DataFrame(ROWS, columns=["caption", "COLUMN"])
+        frame.to_parquet(path)
+    else:
+        for number, label in enumerate(labels):
+            (path / label).mkdir(parents=True, exist_ok=True)
+            (path / label / f"{number}.png").touch()
+    return path
+
+
+KINDS = {
+    "csv": "a table of text with the columns 'caption', 'label'",
+    "tsv": "a table of text with the columns 'caption', 'label'",
+    "jsonl": "JSON Lines with the entries 'text', 'source'",
+    "txt": "text",
+    "npz": "an archive of the arrays 'vectors', 'labels'",
+    "pt": "what torch.save wrote",
+    "parquet": "a Parquet table",
+    "folder": "a folder",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", ["partition", "inspect", "--labels"])
+def test_a_file_of_another_kind_is_named_with_the_call_that_reads_it(kind, command, tmp_path, capsys, monkeypatch):
+    """And that call makes the partition."""
+    path = file_of(tmp_path, kind)
+    argv = ["partition", tmp_path / "new", "--labels", path] if command == "--labels" else [command, path]
+    said = ends_with(capsys, *argv)
+    assert str(path) in said
+    assert f"it is {KINDS[kind]}" in said
+    assert "pickle" not in said
+    if kind in ("csv", "tsv", "jsonl", "parquet"):
+        pytest.importorskip("pandas")
+    names = {}
+    monkeypatch.chdir(tmp_path)
+    exec(said.split("Try: ")[1], names)
+    pool = names["pool"] if command == "--labels" else aria.Partition.load("pool.aria")
+    assert pool.labels.tolist() == ([0, 0, 1] if kind == "folder" else [0, 1, 0])
+    assert pool.names == (("0", "1") if kind == "pt" else ("cat", "dog"))
+
+
+def test_embeddings_in_another_kind_of_file(tmp_path, capsys, monkeypatch):
+    for kind in ("csv", "jsonl", "txt"):
+        said = ends_with(capsys, "partition", tmp_path / "new", "--embeddings", file_of(tmp_path, kind), "--regions", 2)
+        assert "text has to be embedded first" in said
+    said = ends_with(capsys, "partition", tmp_path / "new", "--embeddings", file_of(tmp_path, "npz"), "--regions", 2)
+    monkeypatch.chdir(tmp_path)
+    exec(said.split("Try: ")[1], {})
+    main(["partition", "new", "--embeddings", "captions.npy", "--regions", "2"])
+    assert aria.Partition.load("new").n_items == 3
+
+
+def test_a_damaged_array_is_told_how(tmp_path, capsys):
+    whole = (tmp_path / "whole.npy", np.arange(1000.0))
+    np.save(*whole)
+    written = whole[0].read_bytes()
+    for length, words in ((60, "that is cut off"), (1000, "with 872 of 8000 bytes of data"), (0, "it is empty")):
+        (tmp_path / "cut.npy").write_bytes(written[:length])
+        said = ends_with(capsys, "partition", tmp_path / "new", "--labels", tmp_path / "cut.npy")
+        assert words in said
+    np.save(tmp_path / "objects.npy", np.array(["a", None], object))
+    said = ends_with(capsys, "partition", tmp_path / "new", "--labels", tmp_path / "objects.npy")
+    assert "an .npy file of Python objects; save text as numpy.array(labels, str)" in said
+    assert "pickle" not in said
+
+
+def test_text_is_labels(tmp_path, capsys):
+    main(["partition", str(tmp_path / "pool"), "--labels", array(tmp_path, "t", ["b", "a", "b"])])
+    assert aria.Partition.load(tmp_path / "pool").names == ("a", "b")
+
+
+def test_a_pool_without_some_items(saved, capsys):
+    pool = aria.Partition.load(saved).without([0, 1, 19])
+    pool.save(saved)
+    main(["inspect", str(saved)])
+    said = capsys.readouterr().out
+    assert "removed: 3 items, and 1 regions are empty" in said
+    assert "sizes: 1 to 11," in said
+    main(["simulate", str(saved), "--rounds", "3", "--draw", "20", "--noise", "0"])
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "0"
 
 
 def test_a_warning_is_a_line(tmp_path, capsys):

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
 
@@ -250,7 +251,7 @@ NAN, INF = float("nan"), float("inf")
         ({"items": [12]}, "items: expected values in [0, 12), got 12 to 12"),
         (
             {"items": [0, -1, -1, 3]},
-            "items: expected items of the pool, got -1 in 2 of 4 places; captions that are not",
+            "items: expected items of the pool, got -1 in 2 of 4 places: captions that are not in the pool. Their",
         ),
         ({"items": [-2, -1]}, "items: expected values in [0, 12), got -2 to -1"),
         ({"items": [0.0, 1.0]}, "items: expected integers, got dtype float64"),
@@ -294,13 +295,63 @@ def test_bad_arguments(arguments, message):
     assert len(str(caught.value)) <= 900
 
 
-def test_what_the_hint_for_captions_outside_the_pool_says_works():
-    items, embeddings = np.array([0, -1, 5, -1]), np.array([[0.0], [2.0], [1.0], [3.0]])
-    with pytest.raises(ValueError, match="embeddings=") as caught:
-        aria.Coverage(pool(), items=items)
-    call = re.search(r"Coverage\(.*\)$", str(caught.value)).group()
-    names = {"Coverage": aria.Coverage, "partition": pool(), "items": items, "embeddings": embeddings}
-    assert eval(call, names).counts.tolist() == [1, 1, 1, 1]
+def in_containers(values):
+    """Item numbers in every container that people have; None stands for no item in those that can say so."""
+    torch = pytest.importorskip("torch")
+    found = {"list": values, "objects": np.array(values, object)}
+    if None not in values:
+        found |= {"array": np.array(values), "tensor": torch.tensor(values), "floats": np.array(values, float)}
+    else:
+        found |= {"floats": np.array(values, float), "tensor": torch.tensor(np.array(values, float))}
+    for name in ("pandas", "polars"):
+        try:
+            found[name] = __import__(name).Series(values)
+        except ImportError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("with_centers", [True, False])
+@pytest.mark.parametrize("values", [[0, -1, 5, -1], [0, None, 5, None], [-1, -1, -1, -1], [None] * 4], ids=str)
+def test_captions_outside_the_pool_are_no_items(values, with_centers):
+    """-1 and nulls: the message names embeddings=, and its remedy counts them, whatever the items come in."""
+    captions = np.array([[0.0], [2.0], [1.0], [3.0]])
+    inside = [item is not None and item >= 0 for item in values]
+    for container, items in in_containers(values).items():
+        with pytest.raises(ValueError, match=r"^items: expected items of the pool, got -1.*embeddings=") as caught:
+            aria.Coverage(pool(with_centers=with_centers), items=items)
+        assert len(str(caught.value)) <= 900
+        names = {"aria": aria, "np": np, "partition": pool(with_centers=with_centers), "items": items}
+        exec(caught.value.remedy, names | {"caption_embeddings": captions}, names)
+        wanted = [1, 1, 1, 1] if with_centers and any(inside) else [1, 1, 0, 0]
+        if not any(inside):
+            wanted = [1, 1, 1, 1] if with_centers else [0, 0, 0, 0]
+        assert names["coverage"].counts.tolist() == wanted, container
+
+
+def test_removed_items_still_cover_their_regions():
+    smaller = pool().without([0, 1, 5, 9])
+    coverage = aria.Coverage(smaller, items=[0, 1, 2])
+    assert coverage.counts.tolist() == aria.Coverage(pool(), items=[0, 1, 2]).counts.tolist()
+    assert coverage != aria.Coverage(pool(), items=[0, 1, 2])  # another pool
+    with pytest.raises(ValueError, match="of the allocator's partition"):
+        aria.Allocator(smaller, coverage=aria.Coverage(pool(), items=[0]))
+
+
+def test_embeddings_in_a_file_are_read_in_chunks(tmp_path, monkeypatch):
+    """Half precision in a memory map of 5 MB: never more than some chunks of it exist, and no boolean of all."""
+    values = np.random.default_rng(0).integers(0, 4, (40_000, 64)).astype(np.float16)
+    mapped = np.memmap(tmp_path / "embeddings", np.float16, "w+", shape=values.shape)
+    mapped[:] = values
+    partition = aria.Partition.from_labels([0, 1], centers=[np.zeros(64), np.ones(64)])
+    monkeypatch.setattr("aria_sampling.partition._assign._CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(module, "_first_of_equals", lambda array: np.ones(len(array), bool))  # a set of digests
+    tracemalloc.start()
+    found = aria.Coverage(partition, embeddings=mapped)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.counts.tolist() == aria.Coverage(partition, embeddings=values).counts.tolist()
+    assert peak < 40_000 * 8 * 2 + 8 * (1 << 16)  # regions of rows and which are first; all rows as bools are 2.5 MB
 
 
 def test_embeddings_need_centres():

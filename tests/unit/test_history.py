@@ -170,7 +170,7 @@ def test_a_resumed_run_has_the_same_history(stop, lag, most, carrier):
     st.integers(0, 2**32),
 )
 def test_a_history_is_read_with_the_shares_that_it_says(target, max_repeat, seed):
-    """A report has the saved target alone: an allocator that is made with it has the same, to the last bit."""
+    """A saved state has the shares alone, not what they were made of: they are taken as they are, to the last bit."""
     pool = small_pool(seed=seed)
     history = aria.History(aria.Allocator(pool, target=target, max_repeat=max_repeat), every=1, max_records=4)
     play(history.allocator, 1)
@@ -178,11 +178,41 @@ def test_a_history_is_read_with_the_shares_that_it_says(target, max_repeat, seed
     state = history.state_dict()
     shares = decode("target", state["target"])
     assert np.array_equal(shares, history.allocator.target)
-    read = aria.History(aria.Allocator(pool, target=shares), every=1, max_records=4)
+    read = aria.History.read(state, pool)
     assert np.array_equal(read.allocator.target, shares)
-    read.load_state_dict(state)
     assert read.state_dict() == state
+    assert read.settings == history.settings
     assert read.advice() == history.advice() or np.isnan(history.advice().over_pool.value)
+
+
+def test_a_history_knows_its_settings_and_its_unit():
+    pool = small_pool()
+    allocator = aria.Allocator(pool, coverage=aria.Coverage(pool, items=[0, 1, 2]), max_repeat=3.0)
+    switch = aria.RandomConditioning(allocator)
+    for history in (aria.History(switch), aria.History(allocator, normalised=True)):
+        assert history.allocator is allocator
+        assert history.normalised
+        assert history.settings["coverage"].startswith("3 rows of data, none in")
+        assert set(history.settings) == {"policy", "estimator", "exploration", "max_repeat", "coverage"}
+        assert aria.History.read(history.state_dict(), pool).normalised
+    raw = aria.History(aria.RandomConditioning(allocator, normalise=False))
+    assert not raw.normalised
+    assert not aria.History(allocator).normalised
+    refuses(raw, history.state_dict(), "losses", "normalised by noise level", "as reported")
+    assert "coverage" not in aria.History(aria.Allocator(pool)).settings
+    assert "online" in make().settings["coverage"]
+
+
+def test_a_history_is_read_with_its_own_pool_only():
+    history = make()
+    train(history, 9)
+    state = history.state_dict()
+    with pytest.raises(StateError, match="another pool"):
+        aria.History.read(state, small_pool(seed=1))
+    with pytest.raises(StateError, match="settings"):
+        aria.History.read({**state, "settings": {"policy": 3}}, small_pool())
+    with pytest.raises(StateError, match="config"):
+        aria.History.read({**state, "config": {**state["config"], "every": "often"}}, small_pool())
 
 
 def test_how_far_a_loader_draws_ahead_does_not_show():
@@ -272,7 +302,14 @@ def test_arguments(settings, words):
 
 
 def test_other_arguments():
-    with pytest.raises(ValueError, match="expected an Allocator, got Partition"):
+    with pytest.raises(ValueError, match="expected an Allocator or a RandomConditioning, got Partition"):
         aria.History(small_pool())
+    sampler = aria.Allocator(small_pool()).sampler(batch_size=4, num_samples=60)
+    with pytest.raises(ValueError, match=r"got AriaSampler\. Pass its \.allocator"):
+        aria.History(sampler)
+    with pytest.raises(ValueError, match="normalised='yes': expected True or False"):
+        aria.History(aria.Allocator(small_pool()), normalised="yes")
+    with pytest.raises(ValueError, match="normalised=False: the RandomConditioning has normalise=True"):
+        aria.History(aria.RandomConditioning(aria.Allocator(small_pool())), normalised=False)
     with pytest.raises(ValueError, match=r"'loss'.*discrepancy"):
         make().metrics("loss")

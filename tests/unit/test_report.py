@@ -115,6 +115,17 @@ def test_matplotlib_is_loaded_when_a_figure_is_made():
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
+def written(tmp_path, history, saved=None):
+    """The page of the command line, from a history saved alone, or in `saved`."""
+    torch = pytest.importorskip("torch")
+    from aria_sampling.cli import main
+
+    torch.save(history.state_dict() if saved is None else saved, tmp_path / "history.pt")
+    history.allocator.partition.save(tmp_path / "pool.aria")
+    main(["report", *(str(tmp_path / name) for name in ("history.pt", "pool.aria", "out.html"))])
+    return (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -122,22 +133,176 @@ def test_matplotlib_is_loaded_when_a_figure_is_made():
         {"target": "pool", "even": False},
         {"target": 0.3, "even": False, "max_repeat": 1.5},
         {"policy": aria.PoolPolicy(), "even": False},
+        {"policy": aria.UniformPolicy(), "even": False},
+        {"target": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "estimator": aria.Ema()},
+        {"target": [1 / 3, 0, 1e-9, 1 / 7, 2, 5], "exploration": 0.7, "lag": 0},
     ],
-    ids=["uniform", "regions of unequal size", "a power of the size", "a baseline"],
+    ids=["uniform", "pool", "tau, capped", "PoolPolicy", "UniformPolicy", "floats", "floats that are not shares"],
 )
 def test_from_the_command_line(tmp_path, capsys, settings):
-    torch = pytest.importorskip("torch")
-    from aria_sampling.cli import main
-
+    """The page of the saved run is that of the live one, to the last byte, whatever the target."""
     history = trained(names=NAMES, **settings)
-    torch.save(history.state_dict(), tmp_path / "history.pt")
-    history.allocator.partition.save(tmp_path / "pool.aria")
-    main(["report", *(str(tmp_path / name) for name in ("history.pt", "pool.aria", "out.html"))])
+    page = written(tmp_path, history)
     assert capsys.readouterr().out.strip() == str(tmp_path / "out.html")
-    page = Page((tmp_path / "out.html").read_text(encoding="utf-8"))
-    assert history.advice().verdict in page.text
-    assert f"{100 * history.allocator.target[0]:.3g}%" in page.text
-    assert not re.search("Proportional|EmaBank", page.text)  # settings that are not in the files are not made up
+    live = report.html(history, tmp_path / "live.html").read_text(encoding="utf-8")
+    assert page == live
+    assert f"{100 * history.allocator.target[0]:.3g}%" in Page(page).text
+    assert repr(history.allocator.policy) in Page(page).text
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_target_is_not_normalised_again(seed):
+    """Twice normalised shares differ in their last bit in most random pools; so a saved run was refused."""
+    rng = np.random.default_rng(seed)
+    n_regions = [5, 100][seed % 2]
+    pool = aria.Partition.from_sizes(rng.integers(1, 10_000, n_regions))
+    target = ["pool", 0.37, rng.random(n_regions)][seed % 3]
+    history = aria.History(aria.Allocator(pool, target=target), every=1, max_records=4)
+    history.allocator.draw(4)
+    history.allocator.step()
+    history.record()
+    read = aria.History.read(history.state_dict(), pool)
+    assert np.array_equal(read.allocator.target, history.allocator.target)
+    assert np.array_equal(aria.Allocator(pool, target=history.allocator.target).target, history.allocator.target)
+
+
+def by_loop(allocator):
+    for _ in range(8):
+        draw = allocator.draw(16)
+        allocator.observe(draw.regions, 1.0 + draw.regions)
+        allocator.step()
+        yield None
+
+
+def by_sampler(allocator):
+    sampler = allocator.sampler(batch_size=16, num_samples=128)
+    for batch in batches(sampler):
+        sampler.observe(batch, 1.0 + allocator.partition.regions_of(np.array(batch)))
+        yield sampler.state_dict()
+
+
+def batches(sampler):
+    """Batches as a loader without workers takes them."""
+    items = iter(sampler)
+    for _ in range(8):
+        yield [next(items) for _ in range(16)]
+
+
+def by_switch(allocator):
+    switch = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.5), normalise=False)
+    for r in range(8):
+        switch.draw(np.arange(32) * 30)
+        switch.observe(1.0 + np.arange(32) % 5 + r)
+        yield switch.state_dict()
+
+
+def after_adopt(allocator):
+    other = aria.Allocator(allocator.partition, target="uniform")
+    for _ in by_loop(other):
+        pass
+    allocator.adopt(other.state_dict(), partition=allocator.partition)
+    yield from by_loop(allocator)
+
+
+@pytest.mark.parametrize("face", [by_loop, by_sampler, by_switch, after_adopt])
+def test_from_a_checkpoint_of_any_face(tmp_path, face):
+    """The history lies in the checkpoint beside the states of the others; regions and target are not all alike."""
+    pytest.importorskip("torch")
+    pool = aria.Partition.from_labels(np.repeat(np.arange(5), [3, 5, 7, 11, 13]))
+    covered = None if face is by_loop else aria.Coverage(pool, items=[0, 9, 9, 30])
+    allocator = aria.Allocator(pool, target=0.4, coverage=covered, max_repeat=9.0)
+    history, state = aria.History(allocator, every=1), None
+    for state in face(allocator):
+        history.record()
+    checkpoint = {"step": 8, "aria": {"face": state, "allocator": allocator.state_dict(), "log": history.state_dict()}}
+    page = written(tmp_path, history, checkpoint)
+    assert page == report.html(history, tmp_path / "live.html").read_text(encoding="utf-8")
+    said = re.search(r"Coverage: ([^.]*)\.", Page(page).text).group(1)
+    assert said == ("none" if covered is None else "4 rows of data, none in 2 regions")
+
+
+def test_a_checkpoint_without_a_history_says_what_to_save(tmp_path, capsys):
+    pytest.importorskip("torch")
+    history = trained(names=NAMES)
+    for saved, words in (
+        (history.allocator.state_dict(), "got no history in its dict"),
+        ([1, 2], "got no history in its list"),
+        ({"a": history.state_dict(), "b": history.state_dict()}, "got several histories"),
+    ):
+        with pytest.raises(SystemExit):
+            written(tmp_path, history, saved)
+        said = capsys.readouterr().err
+        assert words in said
+        assert "save its state_dict() too" in said
+
+
+def switched(normalise):
+    pool = aria.Partition.from_labels(np.repeat(np.arange(4), [10, 20, 30, 40]))
+    coverage = aria.Coverage(pool, items=[0, 1, 99])
+    switch = aria.RandomConditioning(
+        aria.Allocator(pool, coverage=coverage), schedule=aria.ConstantSwitch(0.5), normalise=normalise
+    )
+    history, rng = aria.History(switch, every=2), np.random.default_rng(0)
+    for r in range(40):
+        steps = rng.integers(0, 1000, 32)
+        switch.draw(steps)
+        switch.observe((1.0 + steps / 100) / (1 + r))
+        history.record()
+    return history
+
+
+def test_a_ratio_near_one_is_not_shown_as_progress(tmp_path):
+    """Under a RandomConditioning losses are divided by what is usual at their noise level."""
+    history = switched(normalise=True)
+    page = Page(report.html(history, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "near 1 by construction" in page.text
+    assert "ratio first" in page.text
+    assert "Coverage: 3 rows of data, none in 2 regions" in page.text
+    figure = report.figures(history)["discrepancy"]
+    assert "come down" not in figure.get_suptitle()
+    assert not [line for line in figure.axes[0].lines if line.get_label() == "mean under the target"]
+    raw = switched(normalise=False)
+    assert "come down" in report.figures(raw)["discrepancy"].get_suptitle()
+    assert "near 1 by construction" not in report.html(raw, tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+HARD_NAMES = ["cats", "cats", "猫の写真", "قطط", "n" * 80, "n" * 79 + "m", "", "x\ny", "Größe", "\ud800", "$a$", "#2"]
+
+
+def test_names_of_any_script_that_repeat_or_are_long(tmp_path, recwarn):
+    """In figures a name is written, or the region's number, and no two are alike; the table has both."""
+    history = trained(12, names=HARD_NAMES)
+    names = report._figures.region_names(history)
+    assert len(set(names)) == 12
+    assert max(map(len, names)) <= 28
+    assert names[:4] == ["cats (#0)", "cats (#1)", "#2 (#2)", "#3"]
+    assert [names[k] for k in (6, 7, 8, 9, 10, 11)] == ["#6", "x y", "Größe", "#9", "$a$", "#2 (#11)"]
+    page = Page(report.html(history, tmp_path / "r.html").read_text(encoding="utf-8"))
+    for name in ("cats (#0)", "cats (#1)", "猫の写真 (#2)", "قطط (#3)", "n" * 79 + "m", "Größe"):
+        assert name in page.text
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    assert page.tags.count("bdi") == 12
+
+
+def test_nothing_to_allocate_is_the_answer(tmp_path):
+    history = trained(8, rounds=40)
+    alike = aria.History(aria.Allocator(history.allocator.partition), every=1)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        draw = alike.allocator.draw(16)
+        alike.allocator.observe(draw.regions, rng.gamma(4.0, 0.25, 16))
+        alike.allocator.step()
+        alike.record()
+    assert "There was nothing to allocate" in report.html(alike, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "nothing to allocate" not in report.html(history, tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_who_knows_that_regions_learn_alone_says_so(tmp_path):
+    history = trained(names=NAMES)
+    page = Page(report.html(history, tmp_path / "r.html", regions_learn_alone=True).read_text(encoding="utf-8"))
+    assert history.advice(regions_learn_alone=True).verdict in page.text
+    assert "learns from its own draws alone" in page.text
+    assert "One run cannot show" not in page.text
 
 
 @pytest.mark.parametrize("wrong", ["history", "pool", "out"])

@@ -50,6 +50,7 @@ def draw(
     seed: int,
     round: int,
     gap: int,
+    chosen: IntArray,
     last_held: int,
     offsets: IntArray,
     q: FloatArray,

@@ -62,7 +62,7 @@ NB_MODULE(_core, m) {
   });
   // clock: {rounds, draws} that the cursors have gone through. It moves with them: whoever finds another number in it
   // than expected knows that the call before never came to its end.
-  define(m, "draw", [](u64 seed, u64 round, i64 gap, i64 last_held, In<i64> offsets, In<double> q, In<double> q_sums, In<double> x, In<double> warm, In<double> frozen,
+  define(m, "draw", [](u64 seed, u64 round, i64 gap, In<i64> chosen, i64 last_held, In<i64> offsets, In<double> q, In<double> q_sums, In<double> x, In<double> warm, In<double> frozen,
                    double cold, double exploration, Out<i64> visits, Out<i64> last, Out<i32> next, Out<i32> prev, Out<i64> clock, Out<i64> ints, Out<double> reals) {
     const i64 n = i64(ints.size()) / 2, K = i64(offsets.size()) - 1;
     i64 forced = 0;
@@ -70,7 +70,7 @@ NB_MODULE(_core, m) {
       std::vector<i32> places(std::size_t(2 * n));
       const Shares S{K, q.data(), q_sums.data(), x.data(), warm.data(), frozen.data(), cold, exploration};
       const Cursors C{visits.data(), last.data(), next.data(), prev.data()};
-      forced = draw({offsets.data(), seed, last_held}, S, C, n, round, clock.data()[1], gap, places.data(), {ints.data(), ints.data() + n, reals.data(), reals.data() + n});
+      forced = draw({offsets.data(), seed, last_held}, S, C, n, round, clock.data()[1], gap, chosen.size() ? chosen.data() : nullptr, places.data(), {ints.data(), ints.data() + n, reals.data(), reals.data() + n});
       ++clock.data()[1];
     }
     ++clock.data()[0];

@@ -97,6 +97,7 @@ def draw(
     round_: int,
     n: int,
     gap: int,
+    chosen: IntArray,
     last_held: int,
     offsets: IntArray,
     q: FloatArray,
@@ -114,7 +115,7 @@ def draw(
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray, int]:
     ints, reals = np.empty((2, n), np.int64), np.empty((2, n))
     forced = _core.draw(
-        seed, round_, gap, last_held, offsets, q, q_sums, x, warm, frozen, cold, exploration,
+        seed, round_, gap, chosen, last_held, offsets, q, q_sums, x, warm, frozen, cold, exploration,
         visits, last, next_, prev, clock, ints, reals,
     )  # fmt: skip
     return ints[0], ints[1], reals[0], reals[1], forced
@@ -156,9 +157,7 @@ def bank_update(
     clip: float,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     new_rows, new_read, new_cv2 = np.empty(rows.shape), np.empty(read.shape), np.empty(2)
-    _core.bank_update(
-        rows, read, count, mean, m2, cv2, clock, decay, tanh, discount, clip, new_rows, new_read, new_cv2
-    )
+    _core.bank_update(rows, read, count, mean, m2, cv2, clock, decay, tanh, discount, clip, new_rows, new_read, new_cv2)
     return new_rows, new_read, new_cv2
 
 

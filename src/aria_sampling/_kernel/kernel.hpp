@@ -319,8 +319,9 @@ struct Rows {
 // A region with a gap of `gap` draws or more is drawn once for certain (at most n/2 of them, oldest first; gap 0:
 // none); the others share what is left. So the effective p of a region is p * (n - forced)/n, and 1/n more where it was
 // forced: unbiased as a mixture. `scratch`: room for 2 n; `draws`: non-empty draws so far.
-// A row's place is one in the order of the items; the caller looks the item up.
-inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 round, i64 draws, i64 gap, i32 *scratch, const Rows &R) {
+// A row's place is one in the order of the items; the caller looks the item up. `chosen`: the regions of the rows,
+// ascending, where they are decided already; else nullptr.
+inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 round, i64 draws, i64 gap, const i64 *chosen, i32 *scratch, const Rows &R) {
   const u64 key = stream_key(P.seed, 0, round);
   const i64 most = gap > 0 ? n / 2 : 0;
   i64 forced = 0;
@@ -329,7 +330,10 @@ inline i64 draw(const Pool &P, const Shares &S, const Cursors &C, i64 n, u64 rou
   i32 *const due = scratch + m;
   std::sort(due, scratch + n);
   const Mixed M = mixed(S);
-  systematic(S, M, P.last_held, m, uniform(word(key, 0)), scratch);
+  if (chosen)
+    for (i64 j = 0; j < m; ++j) scratch[j] = i32(chosen[j]);
+  else
+    systematic(S, M, P.last_held, m, uniform(word(key, 0)), scratch);
 
   i32 *const ascending = scratch + n;
   std::merge(scratch, due, due, scratch + n, ascending);

@@ -405,6 +405,7 @@ def draw(
     round_: int,
     n: int,
     gap: int,
+    chosen: IntArray,
     last_held: int,
     offsets: IntArray,
     q: FloatArray,
@@ -431,6 +432,7 @@ def draw(
         round_: Number of the round.
         n: Rows.
         gap: In draws, at least 1; 0: no visit is forced.
+        chosen: The regions of the rows, ascending, int64 [n], where they are decided already (with gap 0); else empty.
         last_held: The last region with q > 0.
         offsets: Where each region begins in the order of the items, int64 [K + 1].
         q: The shares of the draw, in the form of `probabilities`.
@@ -461,7 +463,9 @@ def draw(
     p[:n_regions] = probabilities(n_regions, q, q_sums, x, warm, frozen, cold, exploration)
     scale, rest = _mixed(warm, frozen, cold, exploration)
     sums = scale * (warm + cold * frozen) + rest * q_sums
-    regions = np.concatenate([_systematic(p, sums, last_held, m, uniforms(key, 1)), due])
+    if not len(chosen):
+        chosen = _systematic(p, sums, last_held, m, uniforms(key, 1))
+    regions = np.concatenate([chosen, due])
     regions.sort()
     for region in np.unique(regions).tolist():
         last[region] = draws

@@ -181,13 +181,15 @@ def check_losses(shape: tuple[int, ...], length: int, average: str) -> None:
         call = average.replace(".reshape({})", "") if len(shape) == 2 else average.format(flat)
         raise ArgumentError(
             f"losses: expected a one-dimensional array of {length} numbers, one a row, got shape {shape}; average over "
-            f"all but the first dimension: {call}"
+            "all but the first dimension",
+            remedy=f"losses = {call}",
         )
     if len(shape) == 1 and length and shape[0] > length and shape[0] % length == 0:
         many = shape[0] // length
         raise ArgumentError(
-            f"losses: expected {length} numbers, got {shape[0]}; average the losses of each row: "
-            f"{average.format(f'{length}, {many}')} where the {many} losses of a row lie side by side"
+            f"losses: expected {length} numbers, got {shape[0]}; average the {many} losses of each row, which lie side "
+            f"by side (or {length} apart: then reshape to {many}, {length}, and average over the first dimension)",
+            remedy=f"losses = {average.format(f'{length}, {many}')}",
         )
 
 

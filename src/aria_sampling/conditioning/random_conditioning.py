@@ -16,7 +16,7 @@ import numpy as np
 
 from aria_sampling import _kernel
 from aria_sampling._arrays import Arrays, BoolArray, FloatArray, IntArray, decode_all, encode_all, take
-from aria_sampling._check import float_vector, instance, int_vector, integer
+from aria_sampling._check import float_vector, instance, int_vector, integer, shown
 from aria_sampling.allocator import Allocator
 from aria_sampling.conditioning._backend import Backend, Ranks, Report, backend_of, ranks_of
 from aria_sampling.conditioning._twins import Twins
@@ -72,7 +72,8 @@ class RandomConditioning:
         normalise: Divide each loss by what is expected at its noise level (`TimestepProfile`) before it is credited,
             so that regions are compared at equal noise. Estimates are then ratios around 1.
         group: The `torch.distributed` process group of the ranks with different data; default: all ranks. Ranks that
-            hold one sample together (sequence or tensor parallel) must not be in one group.
+            hold one sample together (sequence or tensor parallel) must not be in one group: they would get different
+            conditions for it. This is noticed only after some rounds, and only where their losses are equal to the bit.
         check_every: The state of all ranks is compared at every so many rounds.
 
     Raises:
@@ -101,10 +102,10 @@ class RandomConditioning:
         )
         self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1, high=_MOST_TIMESTEPS)
         if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"normalise={normalise!r}: expected True or False")
+            raise ArgumentError(f"normalise={shown(normalise)}: expected True or False")
         self.normalise = normalise
         self.profile = TimestepProfile()
-        self._group = group
+        self.group = group
         self._check_every = integer("check_every", check_every, low=1)
         steps = np.arange(self.num_train_timesteps)
         self._chances = self._chance(steps / self.num_train_timesteps).copy()  # by timestep
@@ -113,8 +114,8 @@ class RandomConditioning:
         if noisier < cleaner:
             self.allocator.warn_once(
                 "schedule",
-                f"schedule: {self.schedule!r} switches {cleaner:.1%} of the rows at noise level 0.1 and {noisier:.1%} "
-                "at 0.9. Random conditioning switches noisy rows; noise level 1 is pure noise",
+                f"schedule: {shown(self.schedule)} switches {cleaner:.1%} of the rows at noise level 0.1 and "
+                f"{noisier:.1%} at 0.9. Random conditioning switches noisy rows; noise level 1 is pure noise",
             )
         self._past = self._coming = _Learnt(self.profile.init())  # `_coming` takes over once its last round is closed
         self._drawing: tuple[int, _Batch] | None = None  # a round that is being drawn, and its batch
@@ -128,10 +129,12 @@ class RandomConditioning:
         Args:
             timesteps: Of each row, integers [B] in ``0..num_train_timesteps-1``, larger is noisier: what
                 ``scheduler.add_noise`` takes in DDPM training. Flow-matching scripts (SD3, Flux) have ``indices`` that
-                run the other way: there ``timesteps = scheduler.timesteps[indices]`` are floats, larger is noisier, and
-                the call is ``draw(noise=timesteps / scheduler.config.num_train_timesteps)``. ``draw(indices)`` would
-                switch the clean half.
-            noise: Of each row, in place of timesteps: floats [B] in [0, 1], 1 is pure noise.
+                run the other way, which can't be told from here: ``draw(indices)`` would switch the *clean* half. Their
+                ``timesteps = scheduler.timesteps[indices]`` are floats, and the call is
+                ``draw(noise=noise_levels(scheduler, timesteps))``, with `noise_levels` of
+                `aria_sampling.integrations.diffusers`.
+            noise: Of each row, in place of timesteps: floats [B] in [0, 1], 1 is pure noise. For flow matching these
+                are the ``sigmas``, as they are.
             paired: The pool item of each row's own condition, integers [B]; -1 where it is not in the pool. Needed
                 with a coverage made by ``Coverage.online``, and refused without: rows that keep their own condition
                 train its region.
@@ -200,7 +203,9 @@ class RandomConditioning:
         opened, batch = self._reporting("observe")
         if batch.report is not None:
             raise UsageError(
-                f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once"
+                f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once, and "
+                "close the round",
+                remedy="switch.step()",
             )
         _check_kind("losses", losses, batch.backend, "timesteps or noise levels of this batch")
         if credit is not None:
@@ -266,8 +271,9 @@ class RandomConditioning:
         try:
             steps = int_vector("timesteps", timesteps, high=self.num_train_timesteps)
         except ValueError as error:
-            if hint := _timestep_hint(timesteps, self.num_train_timesteps):
-                raise ArgumentError(f"{error}; {hint}") from None
+            hint, remedy = _timestep_hint(timesteps, self.num_train_timesteps)
+            if remedy is not None:
+                raise ArgumentError(f"{error}; {hint}", remedy=remedy) from None
             raise
         return self._chances[steps], self._bins[steps]
 
@@ -276,12 +282,14 @@ class RandomConditioning:
         levels = float_vector("noise", noise)
         if len(levels) and (dtype := np.asarray(noise).dtype).kind in "iu":
             raise ArgumentError(
-                f"noise: expected floats in [0, 1], got integers of dtype {dtype}; call draw(timesteps) with timesteps"
+                f"noise: expected floats in [0, 1], got integers of dtype {dtype}; timesteps go in without a name",
+                remedy="s = switch.draw(noise)",
             )
         if len(levels) and not (levels.min() >= 0 and levels.max() <= 1):  # NaN included
             raise ArgumentError(
-                f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; if they are timesteps, and "
-                f"larger is noisier, call draw(noise=noise / {self.num_train_timesteps})"
+                f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; timesteps of a scheduler of "
+                "diffusers become noise levels by noise_levels(scheduler, timesteps) of "
+                "aria_sampling.integrations.diffusers"
             )
         return self._chance(levels), self.profile.bins(levels)
 
@@ -294,7 +302,8 @@ class RandomConditioning:
                 raise ArgumentError(
                     "paired: expected None, since this allocator does not count rows as they come: make it with "
                     "coverage=Coverage(partition, items=...), the pool items that have data, and leave paired out "
-                    "(better, if they are known before training); or with coverage=Coverage.online(partition)"
+                    "(better, if they are known before training); or with coverage=Coverage.online(partition)",
+                    remedy="s = switch.draw(timesteps)",
                 )
             return None
         if paired is None:
@@ -308,7 +317,7 @@ class RandomConditioning:
     def _ranks(self) -> Ranks | None:
         """Return the ranks of the run; None if this process is alone."""
         if self._many is None:
-            self._many = ranks_of(self._group, self._check_every)
+            self._many = ranks_of(self.group, self._check_every)
         return self._many if self._many is not None and self._many.size > 1 else None
 
     def _of_all_ranks(
@@ -421,15 +430,16 @@ class RandomConditioning:
             raise StateError(f"state of another version of this library: schema={schema}, this one reads {_SCHEMA}")
         there, here = take(state, "config", dict), self._config()
         differ = [
-            f"{key}: {there.get(key)} there, {here.get(key)} here"
+            f"{key}: {str(there.get(key))[:100]} there, {str(here.get(key))[:100]} here"
             for key in sorted({*there, *here})
             if there.get(key) != here.get(key)
         ]
         if differ:
             raise StateError(
-                f"state of another configuration: {'; '.join(differ)}. Make RandomConditioning with the settings of "
-                "the state; or, to go on with these, load state['allocator'] into the allocator alone, and the profile "
-                "begins anew"
+                f"state of another configuration: {'; '.join(differ)[:400]}. Make RandomConditioning with the settings "
+                "of the state; or, to go on with these, load state['allocator'] into the allocator alone, and the "
+                "profile begins anew",
+                remedy="switch.allocator.load_state_dict(state['allocator'])",
             )
         profile = decode_all("profile", take(state, "profile", dict), self.profile.init())
         weight = profile["weight"]
@@ -522,33 +532,37 @@ def _check_kind(name: str, value: Any, backend: Backend, first: str) -> None:
     """Raise ValueError unless a value is of the backend's kind, which is that of `first`."""
     if (other := backend_of(value)) is not backend:
         raise ArgumentError(
-            f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}; pass "
-            + backend.convert.format(name)
+            f"{name}: expected {backend.noun}, as the {first} came, got {other.noun}",
+            remedy=f"{name} = {backend.convert.format(name)}",
         )
 
 
-def _timestep_hint(timesteps: Any, most: int) -> str:
-    """Return which call takes these values, which are no timesteps ``0..most-1``; empty if there is none."""
+def _timestep_hint(timesteps: Any, most: int) -> tuple[str, str | None]:
+    """Return what values may be that are no timesteps ``0..most-1``, and the line that helps; None if none does."""
     try:
         values = np.asarray(timesteps)
     except Exception:  # as the message says already
-        return ""
-    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
-        return ""
+        return "", None
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf" or not values.min() >= 0:
+        return "", None
     text = "timesteps" if hasattr(timesteps, "shape") else "np.asarray(timesteps)"
     if values.dtype.kind == "f":
-        divided = text if values.max() <= 1 else f"{text} / {most}"
+        if values.max() <= 1:
+            return "floats in [0, 1] are noise levels", f"s = switch.draw(noise={text})"
         return (
-            f"floats are noise levels: pass draw(noise={divided}), which must lie in [0, 1], 1 for pure noise"
-            if values.min() >= 0 and values.max() <= most
-            else ""
+            (
+                "floats beyond 1 are timesteps of a flow-matching scheduler, which noise_levels() of "
+                "aria_sampling.integrations.diffusers makes noise levels of",
+                f"s = switch.draw(noise={text} / {most})",
+            )
+            if values.max() <= most
+            else ("", None)
         )
     if values.min() >= 1 and values.max() == most:
-        return f"if they count from 1, pass draw({text} - 1)"
+        return "they count from 1, or are a flow-matching scheduler's floats, rounded", f"timesteps = {text} - 1"
     return (
-        "make RandomConditioning with num_train_timesteps=noise_scheduler.config.num_train_timesteps"
-        if values.min() >= 0
-        else ""
+        "they are of a scheduler with more steps",
+        "switch = aria.RandomConditioning(allocator, num_train_timesteps=noise_scheduler.config.num_train_timesteps)",
     )
 
 

@@ -44,10 +44,19 @@ def attach(accelerator: Any, face: Any, *, noise_scheduler: Any = None, overlap:
     Raises:
         ValueError: What would break the allocation: a loader that was not prepared, that dispatches from rank 0 or is a
             stateful one; what `AriaSampler.attach` refuses; a mixture on several ranks; another number of timesteps
-            than the scheduler's. The message says which line to change.
+            than the scheduler's; ranks that hold the same rows (the accelerator's ``ParallelismConfig`` has tensor,
+            context or sequence parallelism) and a `RandomConditioning` without ``group=``. The message says which line
+            to change.
         FeedbackLagError: The allocation has begun, with a smaller lag than the loader needs.
     """
     if isinstance(face, RandomConditioning):
+        shared = getattr(getattr(accelerator, "parallelism_config", None), "non_data_parallel_size", 1)
+        refuse(
+            shared > 1 and face.group is None,
+            f"switch: {shared} ranks each hold the same rows (tensor, context or sequence parallelism of the "
+            "ParallelismConfig), and would switch them to different conditions: make RandomConditioning with "
+            'group=accelerator.torch_device_mesh["dp"].get_group(), the ranks with different data',
+        )
         ours = face.num_train_timesteps
         steps = ours if noise_scheduler is None else noise_scheduler.config.num_train_timesteps
         refuse(
@@ -105,17 +114,18 @@ def _face_of(loader: Any, ranks: int, overlap: bool) -> AriaSampler | RegionMixt
 
 
 def log(accelerator: Any, face: Any, step: int, *, prefix: str = "aria/") -> None:
-    """Send ``allocator.metrics()`` to the trackers of `accelerator`, whatever they are.
+    """Send the metrics of `face` to the trackers of `accelerator`, whatever they are.
 
     Not collective; only the main process computes them, from what it has taken in. What is not known yet is left out.
 
     Args:
         accelerator: An `accelerate.Accelerator`.
-        face: An `Allocator`, or the `AriaSampler` or `RandomConditioning` that has one.
+        face: An `Allocator`, or the `AriaSampler` that has one; or a `RandomConditioning`, whose metrics are those of
+            its allocator and ``switched``, the share of the rows that switch.
         step: The step to log under, as in ``accelerator.log``.
         prefix: Put before every name.
     """
     if accelerator.is_main_process:
-        allocator: Allocator = getattr(face, "allocator", face)
-        known = {prefix + name: value for name, value in allocator.metrics().items() if math.isfinite(value)}
+        source: Allocator | RandomConditioning = face if hasattr(face, "metrics") else face.allocator
+        known = {prefix + name: value for name, value in source.metrics().items() if math.isfinite(value)}
         accelerator.log(known, step=step)

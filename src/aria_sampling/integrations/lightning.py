@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from aria_sampling import FeedbackLagError, StateError
 from aria_sampling.errors import ArgumentError
+from aria_sampling.integrations._checks import average
 from aria_sampling.torch import AriaSampler
 
 __all__ = ["AriaCallback"]
@@ -95,7 +96,8 @@ class AriaCallback(Callback):
                 raise ArgumentError(
                     f"training_step: round {self._reported} was not closed: expected one loss a row, shape "
                     f"{tuple(rows.shape)}, as {self._losses!r}, got {its}; use reduction='none' and return {{'loss': "
-                    f"loss.mean(), {self._losses!r}: loss}} (for a batch without a loss, call sampler.step() in it)"
+                    f"loss.mean(), {self._losses!r}: loss}}{average(losses, len(rows))} (for a batch without a loss, "
+                    "call sampler.step() in it)"
                 )
             self.sampler.observe(rows, losses)
         if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
@@ -112,10 +114,11 @@ class AriaCallback(Callback):
         return self.sampler.state_dict()
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go to where the checkpoint was saved.
+        """Go to where the checkpoint was saved. The first epoch is the rest of the one that it was saved in.
 
-        The first epoch is the rest of the one that it was saved in, unless Lightning counts that one as finished: so it
-        does when a run was stopped by ``max_steps`` and is continued without.
+        Lightning counts an epoch as trained that ``max_steps`` or a callback cut short, and would leave out its other
+        batches, or count them as an epoch of their own. In the checkpoint that it continues from, not in the file, that
+        epoch is put back to unfinished, as in a checkpoint that was saved after its last batch.
         """
         if trainer.state.fn != "fit":
             return
@@ -123,6 +126,10 @@ class AriaCallback(Callback):
             why = "checkpoint: no state of AriaCallback: it was saved without it"
             raise StateError(f"{why}. To begin an allocation, load its weights into the model, and leave out ckpt_path")
         self.sampler.load_state_dict(state)
-        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-        if trainer.max_steps == -1 and epoch["ready"] == epoch["started"] == epoch["processed"]:
-            self.sampler.new_epoch()
+        loop = checkpoint["loops"]["fit_loop"]
+        batches = loop["epoch_loop.batch_progress"]
+        if batches["is_last_batch"] or not batches["current"]["processed"]:
+            return
+        for epochs in loop["epoch_progress"].values():
+            epochs["processed"] = min(epochs["processed"], epochs["started"] - 1)
+            epochs["completed"] = min(epochs["completed"], epochs["processed"])

@@ -19,6 +19,7 @@ from torch.utils.data import Sampler
 
 from aria_sampling import Allocator, StateError
 from aria_sampling.errors import ArgumentError
+from aria_sampling.integrations._checks import average
 from aria_sampling.torch import AriaSampler, lag_for
 from aria_sampling.torch.lag import check_length, raise_lag
 
@@ -69,6 +70,8 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
             and ``gradient_accumulation_steps`` is raised; a larger one stays.
         index: Entry of the batch that holds the row numbers; it is not passed on to the model.
         weighted: Train on the mean of weight times loss, which keeps the objective of the allocator's target.
+        group: The `torch.distributed` process group of the ranks with different data; default: all ranks. Needed where
+            several ranks hold the same rows (tensor, context or sequence parallel).
         kwargs: All of `transformers.Trainer`.
 
     Raises:
@@ -84,12 +87,27 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
     loss_is_scaled_for_ga = False  # it is a mean over one batch, which the Trainer divides by the number of batches
     _feed: Any = None
 
-    def __init__(self, *args: Any, allocator: Allocator, index: str = "index", weighted: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        allocator: Allocator,
+        index: str = "index",
+        weighted: bool = False,
+        group: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         for name, (wanted, why) in _WANTED.items():
             holder = self.args.accelerator_config if name.endswith("_batches") else self.args
             if (value := getattr(holder, name, None) or None) != (wanted or None):
                 raise ArgumentError(f"TrainingArguments({name}={value!r}): expected {wanted!r}, since {why}")
+        shared = getattr(getattr(self.accelerator, "parallelism_config", None), "non_data_parallel_size", 1)
+        if shared > 1 and group is None:
+            raise ArgumentError(
+                f"group: {shared} ranks each hold the same rows (tensor, context or sequence parallel); pass group=, "
+                'the process group of the ranks with different data, accelerator.torch_device_mesh["dp"].get_group()'
+            )
+        self._ranks, self._group = self.accelerator.num_processes // shared, group  # with different data
         self.allocator, self._index, self._weighted = allocator, index, weighted
         # What a subclass makes of these two comes under their own names, and checked under those that the loop calls.
         self._losses, self.compute_loss = self.compute_loss, self._mean_loss
@@ -97,10 +115,11 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
 
     def _get_train_sampler(self, *_: Any) -> _Feed:
         check_length(self.allocator, self.train_dataset)
-        rows, ranks = len(self.train_dataset), self.accelerator.num_processes
+        rows, ranks = len(self.train_dataset), self._ranks
         drop_last = self.args.dataloader_drop_last or ranks > 1  # accelerate would fill up a short batch
         size = self._train_batch_size * ranks
-        self.sampler = self.allocator.sampler(batch_size=size, num_samples=rows, drop_last=drop_last)
+        options: dict[str, Any] = {"drop_last": drop_last, "group": self._group}
+        self.sampler = self.allocator.sampler(batch_size=size, num_samples=rows, **options)
         self._feed = _Feed(self.sampler)
         return self._feed
 
@@ -110,7 +129,7 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         shards, batches = 0, loader.batch_sampler
         while hasattr(batches, "batch_sampler"):
             shards, batches = shards + 1, batches.batch_sampler
-        alone = getattr(batches, "sampler", None) is self._feed and shards == (self.accelerator.num_processes > 1)
+        alone = getattr(batches, "sampler", None) is self._feed and shards == (self._ranks > 1)
         if self._feed is None or not alone:
             raise ArgumentError(
                 "train dataloader: something replaced the allocator's sampler, or deals its batches out a second time; "
@@ -134,7 +153,8 @@ class AriaTrainer(cast("Any", transformers.Trainer)):
         if model.training and losses.shape != rows.shape:
             raise ArgumentError(
                 f"compute_loss (or compute_loss_func): expected one loss a row, shape {tuple(rows.shape)}, got "
-                f"{tuple(losses.shape)}; use reduction='none' and return loss.flatten(1).mean(1), not loss.mean()"
+                f"{tuple(losses.shape)}; use reduction='none' and do not return loss.mean()"
+                f"{average(losses, len(rows))}"
             )
         mean = (losses * self.sampler.weights(rows) if model.training and self._weighted else losses).mean()
         if model.training:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import as_array, shown
+from aria_sampling._check import as_array, is_tensor, kind_of, shown
 from aria_sampling.errors import ArgumentError
 
 __all__ = ["as_embeddings", "nearest"]
 
+_MOST_SHOWN = 170  # characters of a dtype
 _CHUNK_BYTES = 1 << 26  # of what exists at one time: the distance matrix, or embeddings as float32
 
 
@@ -28,9 +29,11 @@ def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArr
     """
     array = as_array(name, values, "a non-empty array [n, d]")
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
-        raise ArgumentError(f"{name}: expected a non-empty array [n, d], got {_what(name, values, array)}")
+        came, remedy = _what(name, values, array)
+        raise ArgumentError(f"{name}: expected a non-empty array [n, d], got {came}", remedy=remedy)
     if array.dtype.kind not in "iuf":
-        raise ArgumentError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        remedy = f'{name} = {name}.select_dtypes("number")' if hasattr(values, "select_dtypes") else None
+        raise ArgumentError(f"{name}: expected real numbers, got dtype {str(array.dtype)[:_MOST_SHOWN]}", remedy=remedy)
     if width is not None and array.shape[1] != width:
         raise ArgumentError(f"{name}: expected {width} columns, got {array.shape[1]}")
     bad, first = 0, -1
@@ -46,20 +49,36 @@ def as_embeddings(name: str, values: Any, *, width: int | None = None) -> AnyArr
     return array
 
 
-def _what(name: str, values: Any, array: AnyArray) -> str:
-    """Return what came instead of an array [n, d], and the call that makes one of it, if there is one."""
+def _what(name: str, values: Any, array: AnyArray) -> tuple[str, str | None]:
+    """Return what came instead of an array [n, d], and the line that makes one of it, None if there is none.
+
+    The line is for the container that came: what reshapes an array may fail on a list or a tensor.
+    """
     if array.ndim == 0:
-        return f"{type(values).__name__} {shown(values)}"
+        return f"{kind_of(values)} {shown(values)}", None
     if array.ndim == 1 and array.size and array.dtype == object:
         first = array[0]
-        hint = f"; pass np.stack({name})" if np.ndim(first) == 1 else ""
-        return f"{array.size} objects, the first is of type {type(first).__name__}{hint}"
-    hint = ""
+        remedy = f"{name} = np.stack({name})" if _is_vector(first) else None
+        if hasattr(first, "toarray"):  # rows of a sparse matrix
+            remedy = f"{name} = np.vstack([row.toarray() for row in {name}])"
+        elif is_tensor(first):
+            remedy = f"{name} = torch.stack(list({name}))"
+        return f"{array.size} objects, the first is of type {kind_of(first)}", remedy
     if array.ndim == 1 and array.size and array.dtype.kind in "iuf":
-        hint = f"; pass np.reshape({name}, (-1, 1)) if these are items, np.reshape({name}, (1, -1)) if it is one item"
+        own = name if is_tensor(values) else f"np.asarray({name})"
+        return f"shape {array.shape}; pass {own}[:, None] if these are items, {own}[None] if it is one item", None
     if array.ndim > 2 and 0 not in array.shape:
-        hint = f"; to put what belongs to an item in one row, pass np.reshape({name}, (len({name}), -1))"
-    return f"shape {array.shape}{hint}"
+        rows = f"{name}.flatten(1)" if is_tensor(values) else f"np.reshape({name}, (len({name}), -1))"
+        return f"shape {array.shape}; what belongs to an item goes into one row", f"{name} = {rows}"
+    return f"shape {array.shape}", None
+
+
+def _is_vector(value: Any) -> bool:
+    """Whether it is one embedding: a list, an array, a Series."""
+    try:
+        return np.ndim(value) == 1
+    except Exception:  # whatever an object's __array__ raises
+        return False
 
 
 def nearest(embeddings: AnyArray, centers: AnyArray) -> IntArray:

@@ -22,12 +22,15 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray
+from aria_sampling._check import shown_path
 from aria_sampling.errors import ArgumentError
+from aria_sampling.partition._kinds import recognised
 
 __all__ = ["Format", "read", "write"]
 
 _HEADER = "header.json"
 _ALIGNMENT = 64
+_PIECE = 1 << 20  # bytes of an array that is verified
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _PADDING_FIELD = 0xA51A  # a private extra-field id; readers skip ids they do not know
 _DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal values give equal bytes
@@ -90,8 +93,16 @@ def _write_array(archive: zipfile.ZipFile, position: int, name: str, array: AnyA
         np.lib.format.write_array(member, little, allow_pickle=False)
 
 
-def read(path: Path, form: Format, *, mmap: bool = False) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+def read(
+    path: Path, form: Format, *, mmap: bool = False, verify: bool = False
+) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Return the arrays and the header of a file of format `form` that `write` made.
+
+    Args:
+        path: The file.
+        form: Its format.
+        mmap: Map the arrays that `form` does not want verified.
+        verify: Verify the checksums of mapped arrays, too.
 
     Raises:
         ValueError: Of the class ``form.error``: the file is damaged, or of another kind.
@@ -101,24 +112,37 @@ def read(path: Path, form: Format, *, mmap: bool = False) -> tuple[dict[str, Any
         with zipfile.ZipFile(path) as archive:
             header = dict(json.loads(archive.read(_HEADER)))
             if header.get("format") != form.name:
-                raise form.error(f"{path}: expected format {form.name!r}, got {str(header.get('format'))[:80]!r}")
+                raise form.error(
+                    f"{shown_path(path)}: expected format {form.name!r}, got {str(header.get('format'))[:80]!r}"
+                )
             members = [info for info in archive.infolist() if info.filename != _HEADER]
             if [info.filename for info in members] != [f"{name}.npy" for name in header["arrays"]]:
                 raise ArgumentError("its arrays are not those that its header names")
             arrays: dict[str, AnyArray] = {}
             for info in members:
                 name = info.filename[:-4]
-                reader = _map_array if mmap and name not in form.verified else _read_array
-                arrays[name] = reader(archive, path, info)
+                mapped = mmap and name not in form.verified
+                if mapped and verify:
+                    _verify(archive, info)
+                arrays[name] = (_map_array if mapped else _read_array)(archive, path, info)
         if not form.fits(arrays, header):
             raise ArgumentError("its arrays do not fit each other")
     except (FileNotFoundError, PermissionError, MemoryError, form.error):
         raise
     except Exception as error:  # zipfile, NumPy's header parser and zlib between them raise a dozen kinds
+        what = recognised(path)
+        why = str(error)[:200] if what is None or form.kind in what else what
         raise form.error(
-            f"{path}: not a whole {form.kind} file ({str(error)[:200]}); write it again with {form.writer}"
+            f"{shown_path(path)}: not a whole {form.kind} file ({why}); write it again with {form.writer}"
         ) from error
     return arrays, header
+
+
+def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Read one array through, a piece at a time; zipfile verifies its checksum at the end."""
+    with archive.open(info) as member:
+        while member.read(_PIECE):
+            pass
 
 
 def _read_array(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> AnyArray:

@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import as_array, shown
+from aria_sampling._check import as_array, is_null, is_tensor, kind_of, shown
 from aria_sampling.errors import ArgumentError
 
-__all__ = ["NOISE", "dense_hint", "numbered"]
+__all__ = ["NOISE", "dense", "numbered"]
 
 NOISE = "noise"  # name of the region of the items that have none
 
@@ -37,7 +37,7 @@ def numbered(labels: Any, noise: Any) -> tuple[AnyArray, tuple[str, ...] | None,
         ValueError: `labels` are empty, not one-dimensional, not hashable, or below -1; some are -1 or null, and
             `noise` is None; `noise` is something else.
     """
-    if noise is not None and noise != "region":
+    if noise is not None and not (isinstance(noise, str) and noise == "region"):
         raise ArgumentError(f"noise={shown(noise)}: expected None or 'region'")
     numbers, names, n_null = _numbers(labels)
     if numbers.size == 0:
@@ -46,25 +46,36 @@ def numbered(labels: Any, noise: Any) -> tuple[AnyArray, tuple[str, ...] | None,
     if least >= 0:
         return numbers, names, False
     if least < -1:
-        raise ArgumentError(f"labels: expected region numbers >= 0, got {least} to {most}; {dense_hint(n_null > 0)}")
+        raise ArgumentError(
+            f"labels: expected region numbers >= 0, got {least} to {most}; other numbers have to be numbered densely",
+            remedy=dense(labels, missing=n_null > 0),
+        )
     missing = numbers == -1
     if noise is None:
         n_noise = int(missing.sum()) - n_null
         came = [f"{n_null} nulls (None, NaN or NA)"] * (n_null > 0) + [f"-1 in {n_noise} places"] * (n_noise > 0)
         raise ArgumentError(
             f"labels: expected a region for every item, got {' and '.join(came)} among {numbers.size} labels; leave "
-            "these items out of the pool, or give them a region of their own: "
-            'Partition.from_labels(labels, noise="region")'
+            "these items out of the dataset, too, or give them a region of their own",
+            remedy='pool = aria.Partition.from_labels(labels, noise="region")'
+            if len(np.unique(numbers[~missing])) == most + 1
+            else dense(labels, missing=True),
         )
     numbers = numbers.astype(np.int64)
     numbers[missing] = most + 1
     return numbers, names, True
 
 
-def dense_hint(nulls: bool) -> str:
-    """Return how to number labels without gaps, for a message."""
-    first = "leave out the items without a label; then " if nulls else ""
-    return first + "np.unique(labels, return_inverse=True)[1] numbers any labels densely"
+def dense(labels: Any, *, missing: bool) -> str:
+    """Return the line that numbers labels without gaps, for a message.
+
+    Where items have none (`missing`), labels become text, and None, NaN or -1 the name of a region like any other.
+    """
+    if missing:
+        return f"labels = np.asarray(labels{'.cpu()' * is_tensor(labels)}).astype(str)"
+    if is_tensor(labels):
+        return "labels = labels.unique(return_inverse=True)[1]"
+    return "labels = np.unique(labels, return_inverse=True)[1]"
 
 
 def _numbers(labels: Any) -> tuple[AnyArray, tuple[str, ...] | None, int]:
@@ -101,8 +112,13 @@ def _read(labels: Any) -> AnyArray:
     wanted = "a one-dimensional array of labels"
     array = as_array("labels", labels, wanted)
     if array.ndim != 1:
-        came = f"shape {array.shape}" if array.ndim else f"{type(labels).__name__} {shown(labels)}"
-        raise ArgumentError(f"labels: expected {wanted}, got {came}")
+        came = f"shape {array.shape}" if array.ndim else f"{kind_of(labels)} {shown(labels)}"
+        remedy = None
+        if array.size and array.ndim > 1 and array.size == max(array.shape):  # a column
+            remedy = "labels = labels.ravel()" if is_tensor(labels) else "labels = np.ravel(labels)"
+        elif array.ndim == 2 and array.dtype.kind == "f":
+            came += "; embeddings are cut into regions by KMeansPartitioner(n_regions=K).fit(embeddings)"
+        raise ArgumentError(f"labels: expected {wanted}, got {came}", remedy=remedy)
     return array
 
 
@@ -123,11 +139,14 @@ def _coded_objects(array: AnyArray) -> tuple[IntArray, Sequence[Any]]:
         try:
             codes[begin : begin + len(some)] = [place.setdefault(value, len(place)) for value in some]
         except TypeError as error:
+            text = not any(hasattr(value, "__array__") for value in some)
             raise ArgumentError(
                 f"labels: expected one hashable label an item, got others ({str(error)[:200]})"
+                + ("" if text else "; embeddings are cut into regions by KMeansPartitioner"),
+                remedy="labels = [str(label) for label in labels]" if text else None,
             ) from None
     values = list(place)
-    return _used(np.where([_is_null(value) for value in values], -1, np.arange(len(values)))[codes], values)
+    return _used(np.where([is_null(value) for value in values], -1, np.arange(len(values)))[codes], values)
 
 
 def _used(codes: AnyArray, values: Any) -> tuple[IntArray, Sequence[Any]]:
@@ -137,14 +156,6 @@ def _used(codes: AnyArray, values: Any) -> tuple[IntArray, Sequence[Any]]:
     used[-1] = False  # where -1 points
     place = np.where(used, np.cumsum(used) - 1, -1)
     return place[codes], [values[i] for i in np.flatnonzero(used)]
-
-
-def _is_null(value: Any) -> bool:
-    """Whether a label is None, NaN, NaT or pandas.NA."""
-    try:
-        return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
-    except Exception:  # whatever an object's __ne__ raises
-        return False
 
 
 def _whole(values: Sequence[Any]) -> IntArray | None:

@@ -9,7 +9,12 @@
 [1, 2]
 
 It takes 6 bytes an item up to 65,536 regions: a label, and a place in the CSR order (the items sorted by
-region). Nothing in it changes while training, so it can be memory-mapped and shared between processes.
+region). Nothing in it changes while training, so it can be memory-mapped and shared between processes. `without` gives
+another partition, some of whose items are never drawn again:
+
+>>> pool.without([1]).items_of(1).tolist()
+[2]
+
 A pool whose items stand region by region takes nothing an item:
 
 >>> Partition.from_sizes([600_000_000, 400_000_000], names=["web", "code"])
@@ -23,19 +28,18 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import int_vector, integer, shown
+from aria_sampling._check import as_array, as_path, int_vector, integer, shown
 from aria_sampling.errors import ArgumentError, PartitionFileError
 from aria_sampling.partition._assign import as_embeddings, nearest
 from aria_sampling.partition._file import Format, read, write
-from aria_sampling.partition._labels import NOISE, dense_hint, numbered
+from aria_sampling.partition._labels import NOISE, dense, numbered
 
-__all__ = ["Partition", "checked_names"]
+__all__ = ["Partition", "checked_items", "checked_names"]
 
 _AT_A_TIME = 1 << 22  # labels that are int64 at one time
 
@@ -91,13 +95,16 @@ class Partition:
         wanted = "labels: expected regions 0..K-1, each with an item, got"
         if n_regions > n_items:
             largest = n_regions - 1 - has_noise
-            raise ArgumentError(f"{wanted} {n_items} items and a region {largest}; {dense_hint(has_noise)}")
+            raise ArgumentError(
+                f"{wanted} {n_items} items and a region {largest}", remedy=dense(labels, missing=has_noise)
+            )
         compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
         sizes = _sizes(compact, n_regions)
         if not sizes.all():
             empty = np.flatnonzero(sizes == 0)
             raise ArgumentError(
-                f"{wanted} {len(empty)} empty regions, the first is {empty[0]}; {dense_hint(has_noise)}"
+                f"{wanted} {len(empty)} empty regions, the first is {empty[0]}",
+                remedy=dense(labels, missing=has_noise),
             )
         if names is None:
             names = [str(region) for region in range(n_regions - has_noise)] if found is None else found
@@ -145,10 +152,51 @@ class Partition:
         names = checked_names(names, sizes.size)
         return cls(None, None, _frozen(_offsets(sizes)), names, None, _digest(sizes, None))
 
+    def without(self, items: Any) -> Partition:
+        """Return a partition like this one whose items `items` are never drawn: broken files, withdrawn prompts.
+
+        Nothing is numbered anew. The dataset stays as it is, and an item keeps its number, a region its number, name
+        and centre. A removed item keeps its region, too, so data that it has still count in a `Coverage`. A region that
+        loses all of its items stays, with a size of 0; a target by size gives it nothing.
+
+        It is another pool, with a fingerprint of its own. In mid-run make an allocator of it, and let it
+        `Allocator.adopt` what the old one learnt. Removing an item twice is removing it once. A pool that `from_sizes`
+        made then takes 6 bytes an item.
+
+        Args:
+            items: Integers [m] in ``0..n_items-1``, or a bool mask [n_items].
+
+        Raises:
+            ValueError: `items` out of range or no integers; no item would be left.
+        """
+        items = checked_items(self, items)
+        gone = np.zeros(self.n_items, bool)
+        gone[items] = True
+        stays = ~gone[self.order]
+        if not stays.any():
+            raise ArgumentError(f"items: expected some items to stay, got all that can be drawn ({len(self.order)})")
+        if stays.all():
+            return self
+        sizes = self.sizes - _sizes(self.labels[self.order[~stays]], self.n_regions)
+        gone[self.removed] = True
+        whole = _sizes(self.labels, self.n_regions)
+        fingerprint = _digest(whole, None if _ascending(self.labels) else self.labels, np.flatnonzero(gone))
+        order = _frozen(self.order[stays])
+        return type(self)(self.labels, order, _frozen(_offsets(sizes)), self.names, self.centers, fingerprint)
+
+    @cached_property
+    def removed(self) -> IntArray:
+        """Items that are never drawn (`without`), ascending, int64 [m]."""
+        if self._order is None or len(self._order) == self.n_items:
+            return _frozen(np.empty(0, np.int64))
+        gone = np.ones(self.n_items, bool)
+        gone[self._order] = False
+        return _frozen(np.flatnonzero(gone))
+
     @property
     def n_items(self) -> int:
-        """Number of items in the pool."""
-        return int(self.offsets[-1])
+        """Number of items in the pool, as many as the dataset has; removed ones are among them."""
+        return int(self.offsets[-1]) if self._labels is None else len(self._labels)
 
     @property
     def n_regions(self) -> int:
@@ -157,7 +205,7 @@ class Partition:
 
     @cached_property
     def sizes(self) -> IntArray:
-        """Number of items in each region, int64 [n_regions]; at least 1 each."""
+        """Number of items in each region that can be drawn, int64 [n_regions]; 0 only where `without` took all."""
         return _frozen(np.diff(self.offsets))
 
     @cached_property
@@ -170,7 +218,7 @@ class Partition:
 
     @cached_property
     def order(self) -> AnyArray:
-        """The items sorted by region, and by number inside a region, integers [n_items] (uint32 if that fits)."""
+        """The items that can be drawn, by region, and by number inside a region, integers (uint32 if that fits)."""
         if self._order is not None:
             return self._order
         return _frozen(np.arange(self.n_items, dtype=_order_dtype(self.n_items)))
@@ -182,11 +230,11 @@ class Partition:
 
     def items_at(self, places: Any) -> IntArray:
         """Return ``order[places]``, int64 [n], without making `order`. ValueError for a place outside the pool."""
-        places = int_vector("places", places, high=self.n_items)
+        places = int_vector("places", places, high=int(self.offsets[-1]))
         return places.copy() if self._order is None else self._order[places].astype(np.int64)
 
     def items_of(self, region: int) -> IntArray:
-        """Return the items of one region in ascending order, int64 [sizes[region]]. ValueError if out of range."""
+        """Return the items of one region that can be drawn, ascending, int64 [n]. ValueError if out of range."""
         region = integer("region", region, low=0, high=self.n_regions - 1)
         begin, end = int(self.offsets[region]), int(self.offsets[region + 1])
         if self._order is None:
@@ -195,7 +243,7 @@ class Partition:
 
     def regions_of(self, items: Any) -> IntArray:
         """Return the region of each of `items`, int64 [n]. ValueError for an item outside the pool."""
-        items = int_vector("items", items, high=self.n_items)
+        items = int_vector("items", items, high=self.n_items, hint=_NO_ITEM)
         if self._labels is None:
             return np.asarray(np.searchsorted(self.offsets, items, side="right"), np.int64) - 1
         return self._labels[items].astype(np.int64)
@@ -220,22 +268,24 @@ class Partition:
         """Write the partition to one file, atomically; `numpy.load` can read its arrays as well."""
         arrays = {"labels": self._labels, "order": self._order, "offsets": self.offsets, "centers": self.centers}
         stored = {name: array for name, array in arrays.items() if array is not None}
-        write(Path(path), _FORMAT, stored, {"names": list(self.names), "fingerprint": self.fingerprint})
+        write(as_path("path", path), _FORMAT, stored, {"names": list(self.names), "fingerprint": self.fingerprint})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, mmap: bool = False) -> Partition:
+    def load(cls, path: str | os.PathLike[str], *, mmap: bool = False, verify: bool = False) -> Partition:
         """Read a partition that `save` wrote.
 
         Args:
             path: The file.
-            mmap: Map the arrays instead of reading them: instant, and shared between processes. Checksums
-                are then not verified, but for the offsets'; the structure still is.
+            mmap: Map the arrays instead of reading them: instant, and shared between processes. The structure of the
+                file is checked, but not the checksums: a flipped bit goes unnoticed, unless you say `verify`.
+            verify: Verify all checksums of a mapped file, too: it is read through once, a piece at a time. Without
+                `mmap` they are always verified.
 
         Raises:
             PartitionFileError: The file is truncated, damaged, or no partition file.
             FileNotFoundError: There is no such file.
         """
-        arrays, header = read(Path(path), _FORMAT, mmap=mmap)
+        arrays, header = read(as_path("path", path), _FORMAT, mmap=mmap, verify=verify)
         labels, order, centers = (
             _frozen(arrays[name]) if name in arrays else None for name in ("labels", "order", "centers")
         )
@@ -263,7 +313,26 @@ class Partition:
 
     def __repr__(self) -> str:
         """Short form: sizes and fingerprint."""
-        return f"Partition(n_items={self.n_items}, n_regions={self.n_regions}, fingerprint={self.fingerprint[:12]!r})"
+        removed = self.n_items - int(self.offsets[-1])
+        more = f", removed={removed}" if removed else ""
+        sizes = f"n_items={self.n_items}, n_regions={self.n_regions}{more}"
+        return f"Partition({sizes}, fingerprint={self.fingerprint[:12]!r})"
+
+
+_NO_ITEM = "items are numbered from 0, in the order of the labels that the partition was made from"
+
+
+def checked_items(partition: Partition, items: Any) -> IntArray:
+    """Return item numbers, int64 [m], of numbers or of a bool mask; ValueError for anything else."""
+    array = as_array("items", items, "item numbers [m], or a bool mask [n_items]")
+    if array.dtype != bool:
+        return int_vector("items", items if array.ndim == 0 else array, high=partition.n_items, hint=_NO_ITEM)
+    if array.shape != (partition.n_items,):
+        raise ArgumentError(
+            f"items: expected a mask of shape ({partition.n_items},), one bool an item, got shape {array.shape}; "
+            "pass the numbers of the items, or a mask of all items"
+        )
+    return np.flatnonzero(array)
 
 
 def checked_names(names: Any, n_regions: int) -> tuple[str, ...]:
@@ -314,17 +383,20 @@ def _ascending(labels: AnyArray) -> bool:
     return True
 
 
-def _digest(sizes: IntArray, labels: AnyArray | None) -> str:
+def _digest(sizes: IntArray, labels: AnyArray | None, removed: IntArray | None = None) -> str:
     """Return the identity of a pool, whatever it was made from.
 
     BLAKE2b over the labels, little-endian; over the sizes if the items stand region by region (`labels` is None),
-    since these tell as much and can be read at once.
+    since these tell as much and can be read at once. Then over the items removed, if there are any.
     """
     what = f"aria-partition-1:{len(sizes)}:" + (f"{len(labels)}:" if labels is not None else "sizes:")
     array = sizes.astype(np.int64) if labels is None else labels
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     digest = hashlib.blake2b(what.encode(), digest_size=16)
     digest.update(little.view(np.uint8).data)
+    if removed is not None:
+        digest.update(b":without:")
+        digest.update(np.ascontiguousarray(removed, "<i8").view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -334,15 +406,17 @@ _DTYPES = {"labels": ("<u2", "<u4"), "order": ("<u4", "<i8"), "offsets": ("<i8",
 def _fits(arrays: dict[str, AnyArray], header: dict[str, Any]) -> bool:
     """Whether the arrays of a file fit each other and the header."""
     offsets, centers = arrays["offsets"], arrays.get("centers")
-    sizes = np.diff(offsets)
+    sizes, n_left = np.diff(offsets), int(offsets[-1])
+    n_items = len(arrays["labels"]) if "labels" in arrays else n_left
     return (
         ("labels" in arrays) == ("order" in arrays)
         and all(array.dtype.str in _DTYPES[name] for name, array in arrays.items())
-        and all(arrays[name].shape == (offsets[-1],) for name in ("labels", "order") if name in arrays)
+        and ("labels" not in arrays or (arrays["labels"].shape, arrays["order"].shape) == ((n_items,), (n_left,)))
         and offsets.ndim == 1
         and len(offsets) > 1
         and offsets[0] == 0
-        and bool((sizes > 0).all())
+        and bool((sizes >= (0 if n_left < n_items else 1)).all())  # only where items were removed may a region be empty
+        and 0 < n_left <= n_items
         and len(header["names"]) == len(sizes)
         and isinstance(header["fingerprint"], str)
         and (centers is None or (centers.ndim == 2 and len(centers) == len(sizes)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +17,9 @@ from aria_sampling.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["baselines", "check", "figures", "movers", "region_names"]
+__all__ = ["baselines", "check", "figures", "movers", "names_in_full", "region_names"]
 
+_NEEDS = 'figures need matplotlib: pip install "aria-sampling[report]"'
 _LINES = 8  # regions with a line of their own
 _BARS = 24  # regions with a bar
 _HEAT_ROWS = 60
@@ -51,9 +55,61 @@ def check(history: History) -> None:
         )
 
 
+def names_in_full(history: History) -> list[str]:
+    """Return the name of every region, with its number where a name repeats, or the figures cannot write it."""
+    names = history.allocator.partition.names
+    count = Counter(names)
+    return [
+        name if count[name] == 1 and _writable(name) else f"{name} (#{region})" for region, name in enumerate(names)
+    ]
+
+
 def region_names(history: History, longest: int = 28) -> list[str]:
-    """Return the name of every region, cut to that many characters."""
-    return [name if len(name) <= longest else name[: longest - 1] + "…" for name in history.allocator.partition.names]
+    """Return a name of every region for figures, no two alike, cut to that many characters.
+
+    A name that the font lacks characters for, or is written from right to left, is the region's number: #12.
+    """
+    names = [
+        _cut(" ".join(name.split()), longest) if _writable(name) else f"#{region}"
+        for region, name in enumerate(history.allocator.partition.names)
+    ]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else f"{_cut(name, longest - len(str(region)) - 4)} (#{region})"
+        for region, name in enumerate(names)
+    ]
+
+
+def _cut(name: str, longest: int) -> str:
+    """Return a name of at most that many characters."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _writable(name: str) -> bool:
+    """Return whether figures can write a name: the font has its characters, and they only stand side by side."""
+    if not name.strip():
+        return False
+    plain = name.isascii() and name.isprintable()
+    return plain or all(character.isspace() or _drawn(character) for character in name)
+
+
+@cache
+def _drawn(character: str) -> bool:
+    """Return whether a figure can show a character."""
+    if unicodedata.category(character)[0] == "C" or unicodedata.bidirectional(character) in ("R", "AL"):
+        return False
+    return ord(character) in _characters()
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return the characters that the font of figures has."""
+    try:
+        from matplotlib import font_manager
+    except ImportError as error:
+        raise MissingDependencyError(_NEEDS) from error
+    fonts: Any = font_manager
+    return frozenset(fonts.get_font(fonts.findfont(fonts.FontProperties())).get_charmap())
 
 
 def baselines(history: History) -> tuple[AnyArray, AnyArray]:
@@ -88,7 +144,7 @@ def _figure(title: str, *, height: float = 4.2, columns: int = 1, rows: int = 1,
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError('figures need matplotlib: pip install "aria-sampling[report]"') from error
+        raise MissingDependencyError(_NEEDS) from error
     figure: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
@@ -198,7 +254,12 @@ def _heat(history: History) -> Figure:
 
 
 def _discrepancy(history: History) -> Figure:
-    figure, axes = _figure("How far has the discrepancy come down?")
+    ratios = history.normalised  # their mean is 1 by construction: it says nothing of progress
+    figure, axes = _figure(
+        "Which regions are harder than is usual at their noise levels?"
+        if ratios
+        else "How far has the discrepancy come down?"
+    )
     axis = axes[0, 0]
     values = history.discrepancy.astype(float)
     chosen = movers(history, _LINES)
@@ -209,14 +270,18 @@ def _discrepancy(history: History) -> Figure:
         axis.yaxis.set_minor_formatter(_nothing)
         values = np.where(values > 0, values, np.nan)
     mean, marker = history.metrics("discrepancy"), "o" if len(history) == 1 else None
-    axis.plot(history.rounds, mean, color=_INK, lw=2.5, label="mean under the target", marker=marker)
+    if ratios:
+        axis.axhline(1, color=_INK, lw=0.8, ls="--", label="usual")
+    else:
+        axis.plot(history.rounds, mean, color=_INK, lw=2.5, label="mean under the target", marker=marker)
     _lines(axis, history, values, chosen, "90% of the regions")
     axis.set_ylim(axis.get_ylim())  # not by the errors, which are large at first
     error = 2 * np.where(np.isfinite(history.stderr), history.stderr, 0.0)
     for color, k in zip(_COLORS, chosen, strict=False):
         low = np.maximum(values[:, k] - error[:, k], positive.min() / 10 if len(positive) else 0.0)
         axis.fill_between(history.rounds, low, values[:, k] + error[:, k], color=color, alpha=0.1, lw=0)
-    axis.set_ylabel("estimated mean loss (shade: ±2 standard errors)", fontsize=9)
+    what = "loss / usual loss at its noise level" if ratios else "estimated mean loss"
+    axis.set_ylabel(f"{what} (shade: ±2 standard errors)", fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 

@@ -14,17 +14,28 @@ import numpy as np
 
 from aria_sampling.advice import Advice
 from aria_sampling.history import History
-from aria_sampling.report._figures import baselines, check, figures, movers
+from aria_sampling.report._figures import baselines, check, figures, movers, names_in_full
 
 __all__ = ["html"]
 
 _CAVEAT = (
     "Positive: the discrepancy would have been that much higher than it is, so the allocation helped. This is an "
-    "estimate from this run alone. Its 95% interval reckons with noise, with the shape of the learning curves, and "
-    "with the decay that all regions have in common. It takes it that you train on the rows as drawn (not weighted), "
-    "and that a region learns from its own draws: where regions that differ in what can be learnt teach each other, "
-    "it claims too much. Rows that train anyway (present=, paired=) are not counted. Only a second run with the "
-    "baseline settles it."
+    "estimate from this run alone. Its 95% interval reckons with noise and with the shape of the learning curves. It "
+    "takes it that you train on the rows as drawn (not weighted). "
+)
+_ELSEWHERE = (
+    "One run cannot show what regions learnt from draws elsewhere, or from rows that train anyway: any part of it may "
+    "have been. Hence the interval is wide. It does not hold where a few regions teach others more than themselves. "
+)
+_ALONE = (
+    "Whoever made this page said that a region learns from its own draws alone: where regions teach each other, it "
+    "claims too much. "
+)
+_SETTLED = "Only a second run with the baseline settles it."
+_RATIOS = (
+    "Losses were divided by what is usual at their noise level, so all discrepancies here are ratios. Their mean is "
+    "near 1 by construction, whatever was learnt: this page cannot say how far the student came. Follow a loss that is "
+    "not divided, or an evaluation, for that."
 )
 _HEADINGS = {
     "adaptive": "No: the allocation did better",
@@ -36,6 +47,7 @@ _CAPTIONS = {
     "shares": "Lines: the regions drawn most and least beyond the target's share, which is ×1.",
     "heat": "Red: more than the target's share. Blue: less.",
     "discrepancy": "Estimates from the losses that were reported. Draws are wasted where a line stays up.",
+    "ratios": "Estimates of loss over what is usual at its noise level, which is 1 at any time. They rank regions.",
     "draws": "Bars: what was drawn. Diamonds: what the pool's own shares would have drawn. Strokes: an even share.",
     "health": "Effective regions: exp of the entropy of the shares. Few of many: look at those regions first.",
 }
@@ -51,38 +63,51 @@ th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere} figure{mar
 """
 
 
-def html(history: History, path: str | os.PathLike[str]) -> Path:
+def html(history: History, path: str | os.PathLike[str], *, regions_learn_alone: bool = False) -> Path:
     """Write a report on `history` to `path`, one HTML file with all figures inside, and return the path.
 
+    Args:
+        history: What to report on.
+        path: File to write.
+        regions_learn_alone: See `History.advice`.
+
     Raises:
-        ValueError: `history` is no `History`, or nothing was recorded yet.
+        ValueError: `history` is no `History`, or nothing was recorded yet; `regions_learn_alone` with a coverage.
         ImportError: matplotlib is not installed.
     """
     check(history)
-    allocator = history.allocator
-    return write(
-        history, path, f"{allocator.policy!r}, {allocator.estimator!r}, exploration {allocator.exploration:g}."
-    )
-
-
-def write(history: History, path: str | os.PathLike[str], settings: str) -> Path:
-    """Write the report, with `settings` of the allocator in words."""
+    advice = history.advice(regions_learn_alone=regions_learn_alone)
+    captions = {**_CAPTIONS, "discrepancy": _CAPTIONS["ratios" if history.normalised else "discrepancy"]}
     pictures = "".join(
         f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{_png(figure)}">'
-        f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
+        f"<figcaption>{escape(captions[name])}</figcaption></figure>"
         for name, figure in figures(history).items()
     )
-    pool, draws = history.allocator.partition, int(history.draw_counts[-1].sum())
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Allocation report</title><style>{_STYLE}</style></head><body><h1>Allocation report</h1>"
-        f'<p class="meta">{int(history.rounds[-1]):,} rounds, {draws:,} draws from {pool.n_items:,} items in '
-        f"{pool.n_regions:,} regions. {escape(settings)}</p>{_answer(history.advice())}{pictures}"
-        f"<h2>Regions</h2>{_table(history)}</body></html>\n"
+        f'<p class="meta">{escape(_headline(history))}</p>{_note(history)}{_answer(advice, regions_learn_alone)}'
+        f"{pictures}<h2>Regions</h2>{_table(history)}</body></html>\n"
     )
     path = Path(path)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may have halves of characters
     return path
+
+
+def _headline(history: History) -> str:
+    """Return what was run, in a line."""
+    pool, draws, settings = history.allocator.partition, int(history.draw_counts[-1].sum()), history.settings
+    said = [settings[name] for name in ("policy", "estimator") if name in settings]
+    said += [f"{name} {settings[name]}" for name in ("exploration", "max_repeat") if name in settings]
+    return (
+        f"{int(history.rounds[-1]):,} rounds, {draws:,} draws from {pool.n_items:,} items in {pool.n_regions:,} "
+        f"regions. Coverage: {settings.get('coverage', 'none')}. {', '.join(said)}."
+    )
+
+
+def _note(history: History) -> str:
+    """Return what a reader must know of the unit of discrepancies."""
+    return f'<p class="ratios">{_RATIOS}</p>' if history.normalised else ""
 
 
 def _png(figure: Any) -> str:
@@ -94,17 +119,20 @@ def _png(figure: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _answer(advice: Advice) -> str:
+def _answer(advice: Advice, alone: bool) -> str:
     """Return the answer to the question that stands on top."""
     rows = "".join(
         f"<tr><td>{name}</td><td>{escape(str(gain))}</td></tr>"
         for name, gain in (("the pool's own shares", advice.over_pool), ("uniform shares", advice.over_uniform))
     )
+    doubts = "".join(f"<p>{escape(doubt)}</p>" for doubt in advice.doubts)
+    heading = "There was nothing to allocate" if advice.nothing_to_allocate else _HEADINGS[advice.recommendation]
+    caveat = _CAVEAT + (_ALONE if alone else _ELSEWHERE) + _SETTLED
     return (
         f'<section class="answer"><p class="meta">Would uniform have done as well?</p>'
-        f"<h2>{_HEADINGS[advice.recommendation]}</h2><p>{escape(advice.verdict)}</p><table><tr><th>drawing by</th>"
+        f"<h2>{heading}</h2><p>{escape(advice.verdict)}</p>{doubts}<table><tr><th>drawing by</th>"
         f"<th>discrepancy against what it is (95% interval)</th></tr>{rows}</table>"
-        f'<p class="fine">{_CAVEAT}</p></section>'
+        f'<p class="fine">{caveat}</p></section>'
     )
 
 
@@ -114,10 +142,11 @@ def _table(history: History) -> str:
     chosen, (pool, uniform) = movers(history, 20), baselines(history)
     share = history.draw_counts[-1] / max(int(history.draw_counts[-1].sum()), 1)
     first, last, error = history.discrepancy[0], history.discrepancy[-1], history.stderr[-1]
-    head = ["region", "items", "drawn", "target", "pool", "uniform", "discrepancy first", "now"]
+    what, names = "ratio" if history.normalised else "discrepancy", names_in_full(history)
+    head = ["region", "items", "drawn", "target", "pool", "uniform", f"{what} first", "now"]
     rows = [
         (
-            escape(allocator.partition.names[int(k)]),
+            f"<bdi>{escape(names[int(k)])}</bdi>",
             f"{allocator.partition.sizes[k]:,}",
             *(f"{100 * s[k]:.3g}%" for s in (share, allocator.target, pool, uniform)),
             f"{first[k]:.3g}",

@@ -81,7 +81,7 @@ def _dense(name: str, value: Tensor) -> None:
     """Raise ValueError, naming it, for a tensor that is not dense."""
     if value.layout != torch.strided:
         raise ArgumentError(
-            f"{name}: expected a dense tensor, got one of layout {value.layout}: pass {name}.to_dense()"
+            f"{name}: expected a dense tensor, got one of layout {value.layout}", remedy=f"{name} = {name}.to_dense()"
         )
 
 

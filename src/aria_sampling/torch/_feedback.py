@@ -45,18 +45,25 @@ def on_device(*values: Any) -> bool:
     return any(isinstance(value, Tensor) and value.device.type != "cpu" for value in values)
 
 
-def to_array(value: Any) -> Any:
+def to_array(value: Any, name: str = "tensor") -> Any:
     """Return a tensor as an array (floats as float64, exactly), waiting for its device; anything else as it came.
 
     Raises:
-        ValueError: A tensor that is not dense.
+        ValueError: A tensor that is not dense; `name` is what it is called.
     """
     if not isinstance(value, Tensor):
         return value
-    if value.layout != torch.strided:
-        raise ArgumentError(f"expected a dense tensor, got one of layout {value.layout}: pass its to_dense()")
+    _refuse_sparse(name, value)
     host = value.detach().cpu()  # before the conversion: some devices have no float64
     return (host.double() if host.is_floating_point() else host).numpy()
+
+
+def _refuse_sparse(name: str, tensor: Tensor) -> None:
+    """Raise ValueError, naming it, for a tensor that is not dense."""
+    if tensor.layout != torch.strided:
+        raise ArgumentError(
+            f"{name}: expected a dense tensor, got one of layout {tensor.layout}", remedy=f"{name} = {name}.to_dense()"
+        )
 
 
 class Transfer:
@@ -176,17 +183,18 @@ def part_of(
     Raises:
         ValueError: Another shape, dtype or length, or ids out of range. What only the device knows is not looked at.
     """
+    _refuse_one(name, ids, losses)
     if on_device(ids, losses, credit):
         if on_device(ids, credit):
             rows = pack(ids, losses, credit, name=name)
             return Part(len(rows), None, None, rows)
-        items = int_vector(name, to_array(ids), high=high, hint=hint)
+        items = int_vector(name, to_array(ids, name), high=high, hint=hint)
         if packed:
             rows = pack(torch.as_tensor(items), losses, credit, name=name)
             return Part(len(rows), items.copy(), None, rows)
         values = _vector("losses", losses, "numbers, one a row", len(items))
         return Part(len(items), items.copy(), _credit_vector(credit, len(items)), values)
-    items = int_vector(name, to_array(ids), high=high, hint=hint)
+    items = int_vector(name, to_array(ids, name), high=high, hint=hint)
     values = loss_vector(losses, len(items))
     credited = _credit_vector(credit, len(items))
     if packed:
@@ -198,35 +206,59 @@ def part_of(
     return Part(len(items), items, credited, values)
 
 
+def _refuse_one(name: str, ids: Any, losses: Any) -> None:
+    """Raise ValueError for a single id: what comes of a loader with ``batch_size=None``, one sample at a time.
+
+    Its losses may be several, where the sample is a batch by itself.
+    """
+    if isinstance(ids, int | np.integer) or (isinstance(ids, Tensor) and ids.ndim == 0 and not ids.is_floating_point()):
+        which = {"indices": "index", "regions": "region"}.get(name, name)
+        raise ArgumentError(
+            f"{name}: expected a one-dimensional array of integers, one a loss, got the single {which} {int(ids)}; a "
+            "sample that is a batch by itself is one row, and its loss is the mean of its losses",
+            remedy=f"{name}, losses = [{int(ids)}], losses.mean().reshape(1)" if hasattr(losses, "reshape") else None,
+        )
+
+
 def loss_vector(losses: Any, n: int) -> FloatArray:
     """Return losses as float64 [n]; ValueError, which says what to do with several a row, for anything else."""
-    try:
-        return float_vector("losses", to_array(losses), length=n)
-    except ValueError as error:
-        raise ArgumentError(f"{error}{_several(losses, n)}") from None
+    _refuse_several(losses, n)
+    return float_vector("losses", to_array(losses, "losses"), length=n)
 
 
-def _several(losses: Any, n: int) -> str:
-    """Return what to do with losses of which there are several a row; nothing for others."""
+def _refuse_several(losses: Any, n: int) -> None:
+    """Raise ValueError, which says how to make one of them, for several losses a row, [n, ...] or [n * k]."""
     shape = tuple(getattr(losses, "shape", ()))
-    if len(shape) == 2 and shape[0] == n:
-        return "; for the losses of each row report their mean, losses.mean(dim=1)"
-    if len(shape) == 1 and n and shape[0] > n and shape[0] % n == 0:
-        return f"; for {shape[0] // n} losses a row report their mean, losses.reshape({n}, {shape[0] // n}).mean(dim=1)"
-    return ""
+    flat = len(shape) == 1 and n > 0 and shape[0] > n and shape[0] % n == 0
+    if (not flat and not (len(shape) > 1 and shape[0] == n)) or str(getattr(losses, "dtype", "")).endswith("bool"):
+        return
+    several = f"losses.reshape({n}, {shape[0] // n})" if flat else "losses"
+    if len(shape) > 2:
+        mean = f"{several}.flatten(1).mean(dim=1)" if isinstance(losses, Tensor) else f"losses.reshape({n}, -1).mean(1)"
+    else:
+        mean = f"{several}.mean({'dim' if isinstance(losses, Tensor) else 'axis'}=1)"
+    raise ArgumentError(
+        f"losses: expected {n} numbers, one a row, got "
+        + (f"{shape[0]}, which is {shape[0] // n} a row" if flat else f"shape {shape}")
+        + "; for several losses a row report their mean",
+        remedy=f"losses = {mean}",
+    )
 
 
 def _credit_vector(credit: Any, n: int) -> BoolArray | None:
     """Return which rows are credited, bool [n]; None for all; ValueError for anything else."""
     if credit is None:
         return None
-    array = as_array("credit", to_array(credit), "bools, one a row")
-    if array.shape != (n,) or array.dtype != np.bool_:
+    array = as_array("credit", to_array(credit, "credit"), "bools, one a row")
+    if array.shape != (n,) or (array.dtype != np.bool_ and n > 0):
+        zeros_and_ones = array.shape == (n,) and array.dtype.kind in "iu" and bool(np.isin(array, (0, 1)).all())
+        cast = "credit.bool()" if isinstance(credit, Tensor) else "np.asarray(credit, bool)"
         raise ArgumentError(
             f"credit: expected bools, one a row, shape ({n},), got dtype {array.dtype}, shape {array.shape}; True is "
-            "for a row whose loss is credited to its region"
+            "for a row whose loss is credited to its region",
+            remedy=f"credit = {cast}" if zeros_and_ones else None,
         )
-    return array.copy()
+    return array.astype(np.bool_)
 
 
 def read(parts: list[Part]) -> tuple[IntArray, FloatArray, BoolArray | None]:
@@ -289,17 +321,17 @@ def _vector(name: str, values: Any, what: str, length: int | None = None) -> Ten
         raise ArgumentError(
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
         ) from None
-    if tensor.layout != torch.strided:
-        raise ArgumentError(f"{name}: expected a dense tensor, got one of layout {tensor.layout}: pass its to_dense()")
+    _refuse_sparse(name, tensor)
+    if length is not None:
+        _refuse_several(tensor, length)
     if tensor.ndim != 1:
         hint = LOSS_HINTS[tensor.ndim > 1] if name == "losses" else ""
-        hint += "" if length is None else _several(tensor, length)
         shape = tuple(tensor.shape)
         raise ArgumentError(f"{name}: expected a one-dimensional tensor of {what}, got shape {shape}{hint}")
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise ArgumentError(f"{name}: expected {what}, got dtype {tensor.dtype}")
     if length is not None and len(tensor) != length:
-        raise ArgumentError(f"{name}: expected {length} numbers, got {len(tensor)}{_several(tensor, length)}")
+        raise ArgumentError(f"{name}: expected {length} numbers, got {len(tensor)}")
     return tensor
 
 

@@ -14,11 +14,16 @@ from aria_sampling._arrays import IntArray
 from aria_sampling.errors import ArgumentError
 from aria_sampling.rounds import Draw
 
-__all__ = ["GROUP", "match", "places"]
+__all__ = ["BUCKETS", "GROUP", "match", "places"]
 
 GROUP = (
     "where ranks hold the same rows (tensor or sequence parallel), give the sampler group=, the process group of the "
     "ranks with different data"
+)
+
+BUCKETS = (
+    "Where a batch can have rows of one size only (aspect-ratio buckets), group the rows of each round in collate_fn, "
+    "and report group by group: sampler.observe(index, loss, step=False), the last without step=False"
 )
 
 
@@ -71,7 +76,7 @@ def match(
             f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the "
             f"first is {absent[0]}. {cause or _REPLACED}"
         )
-    twice = "Report each row once" if ranks == 1 else f"{ranks} ranks report. If each reports its rows once, {_SAME}"
+    twice = _ONCE if ranks == 1 else f"{ranks} ranks report. If each reports its rows once, {_SAME}"
     raise ArgumentError(
         f"indices: {len(missing)} of {len(items)} rows of round {draw.round} are reported more often than they were "
         f"drawn, the first is {missing[0]}. {cause or twice}"
@@ -112,16 +117,18 @@ def _cause(
     if len(draws) > 1 and (places(items, np.concatenate([*(draw.items for draw in draws), left])) >= 0).all():
         return (
             "They come from several rounds: something regroups the rows of this sampler (a batch sampler of buckets, a "
-            "shuffle of batches). Give the loader sampler= and batch_size=, and nothing in between; "
-            "sampler.attach(loader) checks that"
+            "shuffle of batches). Give the loader sampler= and batch_size=, and nothing in between "
+            f"(sampler.attach(loader) checks that). {BUCKETS}"
         )
     return ""
 
 
 _REPLACED = (
-    "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False), or the index "
-    "of a sample is not its number in the dataset (WithIndex adds that)"
+    "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False, Ray: "
+    "add_dist_sampler=False), or the index of a sample is not its number in the dataset (WithIndex adds that). "
+    "sampler.attach(loader), before the first batch, says which"
 )
+_ONCE = "Report each row once; a sample that is a batch by itself is one row, and its loss is the mean of its losses"
 _SAME = (
     "several of them got the same rows: give the sampler num_replicas= and rank=, or let the framework deal them out; "
     f"{GROUP}"

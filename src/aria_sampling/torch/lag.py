@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, FeedbackLagError
 from aria_sampling.torch._collective import Ranks
-from aria_sampling.torch._match import GROUP
+from aria_sampling.torch._match import BUCKETS, GROUP
 
 __all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag", "refuse_online"]
 
@@ -55,9 +55,14 @@ def raise_lag(allocator: Allocator, needed: int, who: str = "this loader") -> No
     """
     if needed > allocator.lag:
         if allocator.round or len(allocator.rounds):
+            begun = f"the allocation has begun with lag={allocator.lag}, and {who} draws {needed} rounds ahead"
             raise FeedbackLagError(
-                f"the allocation has begun with lag={allocator.lag}, and {who} draws {needed} rounds ahead: make "
-                f"the Allocator with lag={needed}"
+                f"{begun}: let it draw fewer batches ahead (num_workers, prefetch_factor), or make another Allocator "
+                f"with lag={needed}, which takes over what was learnt by allocator.adopt(state, partition=...) before "
+                "its first draw"
+                if allocator.round
+                else f"{begun}, and no round was closed yet: begin again, or make the Allocator with lag={needed}",
+                remedy=None if allocator.round else "allocator.rewind()",
             )
         allocator.lag = needed
 
@@ -108,27 +113,35 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
     """
     inner = getattr(loader, "base_dataloader", loader)
     *layers, last = layers_of(loader)
+    rows = sampler.batch_size // sampler.num_replicas
+    again = f"loader = DataLoader(dataset, batch_size={rows}, sampler=sampler"
+    if inner.num_workers:
+        again += f", num_workers={inner.num_workers}"
+    plain = f"{again})" if inner is loader else None  # what accelerate prepared has to be prepared again
     if last is not sampler:
         raise ArgumentError(
-            f"loader: its rows come from {type(last).__name__}, not from this sampler: make it as DataLoader(dataset, "
-            "sampler=sampler, batch_size=...), in the place of shuffle=True. If a framework replaced the sampler, turn "
-            "that off: use_distributed_sampler=False (Lightning, Fabric), add_dist_sampler=False (Ray)"
+            f"loader: its rows come from {type(last).__name__}, not from this sampler: give the loader sampler=sampler "
+            "in the place of shuffle=True. If a framework replaced the sampler, turn that off: fabric."
+            "setup_dataloaders(loader, use_distributed_sampler=False), Trainer(use_distributed_sampler=False) "
+            "(Lightning), prepare_data_loader(loader, add_dist_sampler=False) (Ray)",
+            remedy=plain,
         )
     check_length(sampler.allocator, inner.dataset)
     if getattr(inner, "in_order", True) is False:
         raise ArgumentError(
-            "loader: with in_order=False a batch overtakes another, and would be credited to its rows: leave it out"
+            "loader: with in_order=False a batch overtakes another, and would be credited to its rows: leave it out",
+            remedy=plain,
         )
-    dealt, size = _dealt(layers)
+    dealt, size = _dealt(layers, plain)
     _check_ranks(sampler, dealt, ranks)
-    rows = sampler.batch_size // sampler.num_replicas
     if size != rows:
         right = rows if dealt == 1 else f"{rows} // {dealt}"
         raise ArgumentError(
             f"loader: its batches are {size} rows{' over all ranks' * (dealt > 1)}, and this sampler gives {rows} a "
             f"round (batch_size={sampler.batch_size}, num_replicas={sampler.num_replicas}): make it with "
             f"batch_size={right}, or the sampler with batch_size={size * sampler.num_replicas}, which counts the rows "
-            "of all ranks together"
+            "of all ranks together",
+            remedy=plain,
         )
     left = len(sampler) % rows
     if left and not sampler.drop_last and (dealt > 1 or any(layer.drop_last for layer in layers)):
@@ -136,15 +149,19 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
         raise ArgumentError(
             f"loader: {drops if dealt == 1 else 'accelerate fills up short batches'}: the last {left} rows of an "
             "epoch would be drawn, and their round never closed. Make the sampler with allocator.sampler(..., "
-            "drop_last=True), too"
+            "drop_last=True), too, and the loader with that one",
+            remedy=None
+            if plain is None or sampler.num_replicas > 1
+            else f"sampler = allocator.sampler(batch_size={rows}, num_samples={sampler.num_samples}, drop_last=True); "
+            f"{again}, drop_last=True)",
         )
 
 
-def _dealt(layers: list[Any]) -> tuple[int, int]:
+def _dealt(layers: list[Any], plain: str | None) -> tuple[int, int]:
     """Return to how many ranks accelerate deals batches out, and the rows of these batches over all of them.
 
     Raises:
-        ValueError: A batch sampler that skips batches, or that may regroup rows.
+        ValueError: A batch sampler that skips batches, or that may regroup rows; `plain` is the loader without it.
     """
     dealt, size = 1, 1
     for layer in reversed(layers):
@@ -162,7 +179,8 @@ def _dealt(layers: list[Any]) -> tuple[int, int]:
         else:
             raise ArgumentError(
                 f"loader: {kind}, between it and the sampler, may regroup the rows, and then no batch is a round: give "
-                "the loader sampler= and batch_size=, and no batch_sampler="
+                f"the loader sampler= and batch_size=, and no batch_sampler=. {BUCKETS}",
+                remedy=plain,
             )
     return dealt, size
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from aria_sampling._arrays import FloatArray, IntArray, take
+from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer, shown
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, StateError, UnsizedError, UsageError
@@ -21,6 +21,7 @@ from aria_sampling.partition import Partition
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import WEIGHTS_BEFORE, Batch, Part, part_of, read, to_array, unpack, wire
+from aria_sampling.torch._resume import load_allocation, misfit
 from aria_sampling.torch._source import Source
 from aria_sampling.torch.lag import lag_for, raise_lag, refuse_online
 
@@ -55,7 +56,9 @@ class RegionMixture(IterableDataset[Any]):
         check_every: The state of all ranks is compared at every so many rounds.
 
     Raises:
-        ValueError: No sources, another number than the allocator's regions, or an argument out of its range.
+        ValueError: No sources, another number than the allocator's regions, one iterator (or one object with a state
+            of its own) for two regions, or an argument out of its range. While it is iterated: an empty source, an
+            iterator that has ended, or samples that have an entry "region" already.
 
     A sample that is a dictionary gets an entry "region"; any other becomes ``(region, sample)``, region being the
     number of its source. Iterate it with ``num_workers=0``: a worker process would draw from a copy of the
@@ -65,8 +68,8 @@ class RegionMixture(IterableDataset[Any]):
     Resuming is as exact as the sources are. Those with ``state_dict`` and ``load_state_dict`` are asked to go to
     their place: torchdata's loaders and nodes do, and Hugging Face's IterableDataset does but for
     ``shuffle(buffer_size=...)``, whose buffer is not in its state (a warning says so). Other iterables must yield the
-    same samples in the same order each time: as many are skipped as were taken. Iterators cannot go back and are
-    refused.
+    same samples in the same order each time: as many are skipped as were taken, and if these are others than before a
+    warning says so. Iterators cannot go back and are refused.
     """
 
     def __init__(
@@ -93,19 +96,34 @@ class RegionMixture(IterableDataset[Any]):
         regions = allocator.partition.names
         if regions != tuple(names) and set(regions) == set(names):
             raise ArgumentError(
-                f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)};"
-                " pass {name: sources[name] for name in allocator.partition.names}"
+                f"sources: expected them in the order of the allocator's regions, {shown(regions)}, got {shown(names)}",
+                remedy="sources = dict(sorted(sources.items(), "
+                "key=lambda source: allocator.partition.names.index(str(source[0]))))",
             )
         self.names = tuple(names)
         self.batch_size = integer("batch_size", batch_size, low=1)
         self.num_replicas = integer("num_replicas", num_replicas, low=1)
         self.rank = integer("rank", rank, low=0, high=self.num_replicas - 1)
         if self.batch_size % self.num_replicas:
-            raise ArgumentError(f"batch_size={batch_size}: expected a multiple of num_replicas={num_replicas}")
+            raise ArgumentError(
+                f"batch_size={batch_size}: expected a multiple of num_replicas={num_replicas}; it counts the "
+                "samples of all ranks together",
+                remedy="batch_size = batch_size * num_replicas",
+            )
         self.num_samples = num_samples
         if num_samples is not None and integer("num_samples", num_samples, low=1) % self.batch_size:
-            raise ArgumentError(f"num_samples={num_samples}: expected a multiple of batch_size={batch_size}")
+            raise ArgumentError(
+                f"num_samples={num_samples}: expected a multiple of batch_size={batch_size}",
+                remedy="num_samples = -(-num_samples // batch_size) * batch_size",
+            )
         self._sources = [Source(name, iterable) for name, iterable in zip(names, sources.values(), strict=True)]
+        for number, source in enumerate(self._sources):
+            for other in self._sources[:number]:
+                if source.moves and source.is_of(other):
+                    raise ArgumentError(
+                        f"sources: regions {other.name!r} and {source.name!r} read the same object, which has one "
+                        "place for both, so neither could be put back there: give each region a stream of its own"
+                    )
         self._ranks = Ranks(group, check_every)
         self._epoch_start = allocator.round
         self._again: deque[_Batch] = deque()  # batches in flight when the last pass was left: they come again
@@ -118,7 +136,7 @@ class RegionMixture(IterableDataset[Any]):
     def __len__(self) -> int:
         """Samples that this rank gets in an epoch. TypeError if it never ends."""
         if self.num_samples is None:
-            raise UnsizedError("a RegionMixture without num_samples has no length: it never ends")
+            raise UnsizedError("a RegionMixture without num_samples has no length: it never ends; give it num_samples=")
         return self.num_samples // self.num_replicas
 
     def __bool__(self) -> bool:
@@ -148,21 +166,29 @@ class RegionMixture(IterableDataset[Any]):
         """
         lag = lag_for(loader, overlap=overlap)
         inner: Any = getattr(loader, "base_dataloader", loader)
+        block = self.batch_size // self.num_replicas
+        plain = f"loader = DataLoader(mixture, batch_size={block})"
         if (dataset := inner.dataset) is not self:
-            dealt = "; on several ranks give the mixture num_replicas= and rank=, and do not prepare its loader"
+            dealt = (
+                "; something, such as accelerate's prepare(), deals out its samples to the ranks: leave the loader out "
+                "of that, and on several ranks give the mixture num_replicas= and rank="
+            )
             raise ArgumentError(
-                f"loader: its samples come from {type(dataset).__name__}, not from this mixture: make it as "
-                f"DataLoader(mixture, batch_size=...){dealt if getattr(dataset, 'dataset', None) is self else ''}"
+                f"loader: its samples come from {type(dataset).__name__}, not from this mixture"
+                f"{dealt if getattr(dataset, 'dataset', None) is self else ''}",
+                remedy=plain,
             )
         if inner.num_workers:
             raise ArgumentError(
                 f"loader: with num_workers={inner.num_workers} copies of the allocator would draw, which never see a "
-                "loss: use num_workers=0, and give workers to the sources"
+                "loss: use num_workers=0, and give workers to the sources",
+                remedy=plain,
             )
-        if (size := inner.batch_size or 1) != (block := self.batch_size // self.num_replicas):
+        if (size := inner.batch_size or 1) != block:
             raise ArgumentError(
                 f"loader: its batches are {size} samples, and this mixture gives {block} a round (batch_size="
-                f"{self.batch_size}, num_replicas={self.num_replicas}): make both the same"
+                f"{self.batch_size}, num_replicas={self.num_replicas}): make both the same{_READY}",
+                remedy=plain,
             )
         raise_lag(self.allocator, lag)
         return loader
@@ -213,23 +239,37 @@ class RegionMixture(IterableDataset[Any]):
         if round_ < self._taken_until:
             raise UsageError(
                 f"the samples of round {round_} were taken, and are gone: the allocator was put back without the "
-                "mixture; load a state of the mixture to go on"
+                "mixture; load a state of the mixture to go on",
+                remedy="mixture.load_state_dict(state)",
             )
 
     def _take(self, round_: int, regions: list[int]) -> _Batch:
         """Take samples of these regions from their sources."""
         before = [source.state() for source in self._sources]
         try:
-            samples = [_labelled(region, self._sources[region].take()) for region in regions]
+            samples = [self._labelled(region) for region in regions]
         except BaseException:  # what was taken of the others cannot be put back: going on would skip it in silence
             for source in self._sources:
                 source.lost = True
             raise
         return _Batch(round=round_, before=before, samples=samples)
 
+    def _labelled(self, region: int) -> Any:
+        """Return the next sample of a region, which says so; ValueError if it has another entry "region" already."""
+        sample = self._sources[region].take()
+        if not isinstance(sample, Mapping):
+            return region, sample
+        entries = cast("Mapping[str, Any]", sample)
+        if "region" in entries:
+            raise ArgumentError(
+                f'sources: the samples of region {self.names[region]!r} have an entry "region" already, and the '
+                "mixture would replace it: give that another name in the source"
+            )
+        return {**entries, "region": region}
+
     # -- feedback --------------------------------------------------------------------------------------
 
-    def observe(self, regions: Any, losses: Any, *, step: bool = True) -> None:
+    def observe(self, regions: Any, losses: Any, *, step: bool = True, credit: Any = None) -> None:
         """Credit the losses of a batch to the regions of its samples, and close its round.
 
         Args:
@@ -237,6 +277,8 @@ class RegionMixture(IterableDataset[Any]):
             losses: Loss of each, floating [m], likewise; detached here, and copied.
             step: Close the round; pass False for all but the last part of a batch. Collective in a
                 distributed run.
+            credit: Which samples to credit, bool [m]; default: all. One with False counts as drawn and not as a dropped
+                loss: its loss was of something else (a null caption, say).
 
         Raises:
             ValueError: Another shape, dtype or length, a region out of range, or samples that were not drawn. Nothing
@@ -248,6 +290,7 @@ class RegionMixture(IterableDataset[Any]):
             "regions",
             regions,
             losses,
+            credit,
             high=len(self.names),
             hint=_WHERE,
             packed=ranks > 1,
@@ -257,7 +300,13 @@ class RegionMixture(IterableDataset[Any]):
         parts = [*batch.parts, part]
         most, reported = self._room(), sum(part.n for part in parts)
         if reported > most:
-            raise ArgumentError(f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}")
+            ready = most == 1 and not batch.parts and part.ids is not None and len(set(part.ids.tolist())) == 1
+            raise ArgumentError(
+                f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}",
+                remedy="regions, losses = regions[:1], losses.mean().reshape(1)"
+                if ready and hasattr(losses, "reshape")
+                else None,
+            )
         known = [part.ids for part in parts if part.ids is not None]
         if known:
             self._check_drawn(np.concatenate(known), opened.draw)
@@ -305,7 +354,8 @@ class RegionMixture(IterableDataset[Any]):
             raise ArgumentError(
                 f"batch: {n - left} of the {n} samples of round {opened.draw.round} were asked for, and it is to be "
                 f"closed: the loader's batch_size must be that of the mixture's rounds, {n} samples on this rank; for "
-                f"parts of a batch pass step=False to all observe() but the last{_READY}"
+                f"parts of a batch pass step=False to all observe() but the last{_READY}",
+                remedy=f"loader = mixture.attach(DataLoader(mixture, batch_size={n}))",
             )
         waits = True
         if self._ranks.size > 1:
@@ -313,13 +363,13 @@ class RegionMixture(IterableDataset[Any]):
             arrived = self._ranks.gather(wire(parts), room=self._room(), round_=opened.draw.round, lag=lag)
 
             def close() -> None:
-                self._close(opened, *unpack(np.concatenate(arrived()))[:2])
+                self._close(opened, *unpack(np.concatenate(arrived())))
 
         else:
             waits = any(part.waits for part in parts)
 
             def close() -> None:
-                self._close(opened, *read(parts)[:2])
+                self._close(opened, *read(parts))
 
         rounds.report(close, wait=waits)
         batch.parts = []
@@ -339,9 +389,11 @@ class RegionMixture(IterableDataset[Any]):
                 f"batch, in order; {_WHERE}{_READY}"
             )
 
-    def _close(self, opened: OpenRound, regions: IntArray, losses: FloatArray) -> None:
+    def _close(self, opened: OpenRound, regions: IntArray, losses: FloatArray, credit: BoolArray | None) -> None:
         """Credit the samples of all ranks and close the round."""
         self._check_drawn(regions, opened.draw)
+        if credit is not None:
+            regions, losses = regions[credit], losses[credit]
         self.allocator.close_round(regions, losses)
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
@@ -359,7 +411,7 @@ class RegionMixture(IterableDataset[Any]):
             RuntimeError: No batch is open.
         """
         draw = self.allocator.rounds.reporting("weights").draw
-        given = int_vector("regions", to_array(regions), high=len(self.names), hint=_WHERE)
+        given = int_vector("regions", to_array(regions, "regions"), high=len(self.names), hint=_WHERE)
         by_region = np.full(len(self.names), np.nan)
         by_region[draw.regions] = draw.weights
         if np.isnan(by_region[given]).any():
@@ -399,22 +451,24 @@ class RegionMixture(IterableDataset[Any]):
         Raises:
             StateError: (a ValueError) the state is damaged or of another configuration, or a source cannot go to where
                 it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
-                changed.
+                changed. Its remedy carries over what was learnt; then the sources start from their beginning.
         """
+        allocation = take(state, "allocator", dict)
         for key, ours in (("names", list(self.names)), ("batch_size", self.batch_size)):
             if (theirs := take(state, key, type(ours))) != ours:
-                raise StateError(f"state of another mixture: {key}={shown(theirs)} there, {shown(ours)} here")
+                why = f"state of another mixture: {key}={shown(theirs)} there, {shown(ours)} here"
+                raise misfit(why, self.allocator, allocation, "mixture")
         where = cast("list[Any]", take(state, "sources", list))
         if len(where) != len(self._sources):
             raise StateError(f"state: expected {len(self._sources)} entries in 'sources', got {len(where)}")
         for source, place in zip(self._sources, where, strict=True):
             source.check(place)
-        epoch_start, allocation = take(state, "epoch_start", int), take(state, "allocator", dict)
+        epoch_start = take(state, "epoch_start", int)
         moved: list[Callable[[], None]] = []
         try:
             for source, place in zip(self._sources, where, strict=True):
                 moved.append(source.go_to(place))
-            self.allocator.load_state_dict(allocation)
+            load_allocation(self.allocator, allocation, "mixture")
         except BaseException:
             for go_back in moved:
                 go_back()
@@ -425,12 +479,25 @@ class RegionMixture(IterableDataset[Any]):
         self._rest = iter(())
         self._pass += 1
         self._ranks.forget()
-        inexact = [source.name for source in self._sources if source.forgets]
-        if inexact and self.allocator.round:
+        if self.allocator.round:
+            self._warn_of_sources()
+
+    def _warn_of_sources(self) -> None:
+        """Warn of sources that were put back, and are not where they were."""
+        if forgetful := [source.name for source in self._sources if source.forgets]:
             self.allocator.warn_once(
                 "shuffle buffer",
-                f"sources: {shown(inexact)} shuffle in a buffer that is not in their state: of each, as many samples "
+                f"sources: {shown(forgetful)} shuffle in a buffer that is not in their state: of each, as many samples "
                 "as the buffer has are lost or come again. To resume exactly, shuffle the shards and not the samples",
+                stacklevel=4,
+            )
+        if astray := [source.name for source in self._sources if source.strays]:
+            self.allocator.warn_once(
+                "other samples",
+                f"sources: {shown(astray)} gave other samples, or in another order, than in the run that is resumed: "
+                "of the present pass some come again and others are left out. To resume exactly, shuffle with a seed "
+                "that is the same in every run. If only a random augmentation differs, all is well",
+                stacklevel=4,
             )
 
 
@@ -448,13 +515,6 @@ def _batch_of(opened: OpenRound) -> Batch:
     if opened.context is None:
         opened.context = Batch()
     return opened.context
-
-
-def _labelled(region: int, sample: Any) -> Any:
-    """Return the sample with its region."""
-    if not isinstance(sample, Mapping):
-        return region, sample
-    return {**cast("Mapping[str, Any]", sample), "region": region}
 
 
 _WHERE = "pass on what came with the batch: its entry 'region', or its first"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
-from aria_sampling._check import instance, int_vector, integer
+from aria_sampling._check import instance, int_vector, integer, shown
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import ArgumentError, FeedbackLagError, StateError, UsageError
+from aria_sampling.errors import ArgumentError, FeedbackLagError, UsageError
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import (
@@ -29,6 +29,7 @@ from aria_sampling.torch._feedback import (
     wire,
 )
 from aria_sampling.torch._match import GROUP, match
+from aria_sampling.torch._resume import load_allocation, misfit
 from aria_sampling.torch._stream import Stream
 from aria_sampling.torch.lag import check_loader, lag_for, raise_lag, refuse_online
 
@@ -128,13 +129,15 @@ class AriaSampler(Sampler[int]):
         if self.batch_size % self.num_replicas:
             raise ArgumentError(
                 f"batch_size={self.batch_size}: expected a multiple of num_replicas={self.num_replicas}; it counts the "
-                "rows of all ranks together"
+                "rows of all ranks together",
+                remedy="batch_size = batch_size * num_replicas",
             )
         last = self._size(self._batches - 1)
         if last < self.num_replicas:
             raise ArgumentError(
                 f"num_samples={self.num_samples}: its last batch has {last} rows for {self.num_replicas} ranks, and a "
-                "rank without a batch would leave the others waiting; use drop_last=True or another num_samples"
+                "rank without a batch would leave the others waiting; use drop_last=True or another num_samples",
+                remedy="drop_last = True" if self._batches > 1 else None,
             )
 
     def shard(self, num_replicas: int, rank: int) -> None:
@@ -150,7 +153,11 @@ class AriaSampler(Sampler[int]):
         num_replicas = integer("num_replicas", num_replicas, low=1)
         rank = integer("rank", rank, low=0, high=num_replicas - 1)
         if (num_replicas, rank) != before and len(self.allocator.rounds):
-            raise UsageError("shard() with an open batch: call it before the loader is iterated")
+            raise UsageError(
+                "shard() with an open batch: call it before the loader is iterated, or begin a new epoch, which "
+                "forgets the batches in flight",
+                remedy="sampler.new_epoch()",
+            )
         self.num_replicas, self.rank = num_replicas, rank
         try:
             self._check_sizes()
@@ -242,7 +249,8 @@ class AriaSampler(Sampler[int]):
         except FeedbackLagError:
             draw = None  # what is raised below keeps no frame of the loader alive
         if draw is None:
-            raise FeedbackLagError(self._too_far_ahead())
+            begin_again = None if self.allocator.round else "sampler.new_epoch(); sampler.attach(loader)"
+            raise FeedbackLagError(self._too_far_ahead(), remedy=begin_again)
         stream.batch += 1
         return draw.items[self._block(size)].tolist()
 
@@ -252,8 +260,8 @@ class AriaSampler(Sampler[int]):
         rows = self.batch_size // self.num_replicas
         still = f"round {first} is" if n_open == 1 else f"rounds {first} to {first + n_open - 1} are"
         wrapped = (
-            ". If a framework wrapped the sampler (Lightning's Fabric, Ray), turn that off: "
-            "use_distributed_sampler=False, add_dist_sampler=False"
+            ". If a framework wrapped the sampler, turn that off: use_distributed_sampler=False (Lightning, Fabric), "
+            "add_dist_sampler=False (Ray)"
         )
         return (
             f"draw of round {first + n_open}: {still} still open, and lag={self.allocator.lag}. If the loader draws "
@@ -261,7 +269,7 @@ class AriaSampler(Sampler[int]):
             f"with lag={n_open} or more (num_workers * prefetch_factor; one more under accelerate). If not: every "
             f"batch must be followed by observe() or step(), the loader's batch_size must be the {rows} rows that a "
             "round has on this rank, and nothing may regroup or skip the sampler's rows (a batch sampler of buckets, "
-            f"skip_first_batches){wrapped if self._ranks.size > 1 else ''}"
+            f"skip_first_batches); attach() checks the loader{wrapped if self._ranks.size > 1 else ''}"
         )
 
     # -- what a trainer calls --------------------------------------------------------------------------
@@ -283,8 +291,9 @@ class AriaSampler(Sampler[int]):
                 distributed run, as `step` is.
             credit: Which rows to credit, bool [m]; default: all. A row with False counts as drawn and not as a
                 dropped loss: its loss was of something else (a null caption, say).
-            regions: Region of each row as its sample carries it, integers [m]; compared with the partition, so that a
-                dataset that was sorted or shuffled after the partition was made is found. Default: nothing is compared.
+            regions: Region of each row as its sample carries it, integers [m] or the regions' names; compared with
+                the partition, so that a dataset that was sorted or shuffled after the partition was made is found.
+                Default: nothing is compared, and such rows are credited to other regions than their own.
 
         Raises:
             ValueError: Another shape, dtype or length, rows that are not of the batch being reported
@@ -387,6 +396,12 @@ class AriaSampler(Sampler[int]):
                 if draw is not None and len(left)
                 else ""
             )
+            if draw is None and self._stream is None:
+                parts = (
+                    ". No row was asked of this sampler: sampler.attach(loader) says whether the loader draws from it; "
+                    "if a framework replaced it, turn that off: use_distributed_sampler=False (Lightning, Fabric), "
+                    "add_dist_sampler=False (Ray)"
+                )
             raise UsageError(f"{error}{parts}") from None
         if opened.context is not None and not isinstance(opened.context, _Batch):
             raise UsageError(
@@ -397,20 +412,28 @@ class AriaSampler(Sampler[int]):
 
     def _rows_given(self, indices: Any) -> IntArray:
         """Return dataset indices as int64 [m]; ValueError for anything else."""
-        return int_vector("indices", to_array(indices), high=self.allocator.partition.n_items, hint=_ONE_REGION_EACH)
+        rows = to_array(indices, "indices")
+        return int_vector("indices", rows, high=self.allocator.partition.n_items, hint=_ONE_REGION_EACH)
 
     def _check_regions(self, indices: Any, regions: Any) -> None:
-        """Raise ValueError unless the partition has the rows in those regions."""
-        items = self._rows_given(indices)
-        given = int_vector("regions", to_array(regions), length=len(items), high=self.allocator.partition.n_regions)
-        ours = self.allocator.partition.regions_of(items)
+        """Raise ValueError unless the partition has the rows in those regions, which are numbers or names."""
+        items, partition = self._rows_given(indices), self.allocator.partition
+        ours: Any = partition.regions_of(items)
+        if isinstance(regions, list | tuple) and any(isinstance(name, str) for name in cast("list[Any]", regions)):
+            given: Any = np.array([str(name) for name in cast("list[Any]", regions)], object)
+            ours = np.array(partition.names, object)[ours]
+            if len(given) != len(items):
+                raise ArgumentError(f"regions: expected {len(items)} names, one a row, got {len(given)}")
+        else:
+            given = int_vector("regions", to_array(regions, "regions"), length=len(items), high=partition.n_regions)
         if (wrong := (given != ours).nonzero()[0]).size:
             row = wrong[0]
             raise ArgumentError(
                 f"regions: {len(wrong)} of {len(items)} rows are of another region than in the partition, the first is "
-                f"item {items[row]}: region {given[row]} in its sample, {ours[row]} there. The dataset was sorted, "
-                "shuffled or filtered after the partition was made: make the partition from the labels of this very "
-                "dataset"
+                f"item {items[row]}: region {shown(given.tolist()[row])} in its sample, {shown(ours.tolist()[row])} "
+                "there. The dataset "
+                "was sorted, shuffled or filtered after the partition was made, or the partition has other numbers: "
+                "make it from the labels of this very dataset"
             )
 
     def _check_asked_for(self, opened: OpenRound) -> None:
@@ -438,10 +461,15 @@ class AriaSampler(Sampler[int]):
         place = self._match(np.concatenate(known), draw) if known else None
         reported, room = sum(part.n for part in parts), self._room(draw)
         if reported > room:
+            ranks = (
+                f"; in a distributed run batch_size counts all ranks with different data together (batch_size="
+                f"{self.batch_size}, {self._ranks.size} ranks); {GROUP}"
+                if self._ranks.size > 1
+                else ""
+            )
             raise ArgumentError(
-                f"indices: {reported} rows reported in a batch of {room} on this rank; in a distributed run batch_size "
-                f"counts all ranks with different data together (batch_size={self.batch_size}, {self._ranks.size} "
-                f"ranks); {GROUP}"
+                f"indices: {reported} rows reported in a batch of {room} on this rank; a sample that is a batch by "
+                f"itself is one row, and its loss is the mean of its losses{ranks}"
             )
         return place if len(known) == len(parts) else None
 
@@ -534,17 +562,16 @@ class AriaSampler(Sampler[int]):
         """Continue from `state`: the next `iter` yields the rest of its epoch, on any number of ranks.
 
         Raises:
-            StateError: (a ValueError) the state is damaged or of another configuration; nothing is changed.
+            StateError: (a ValueError) the state is damaged or of another configuration; nothing is changed. For a run
+                that goes on with another batch size, other workers or other data, its remedy carries over what can be.
         """
+        allocation = take(state, "allocator", dict)
         for key, ours in self._settings().items():
             if (theirs := take(state, key, int)) != ours:
-                raise StateError(
-                    f"state of another sampler: {key}={theirs} there, {ours} here; to go on from what was learnt, "
-                    "with new epochs, load the allocator's part alone: "
-                    "sampler.allocator.load_state_dict(state['allocator']), then sampler.new_epoch()"
-                )
+                why = f"state of another sampler: {key}={theirs} there, {ours} here"
+                raise misfit(why, self.allocator, allocation, "sampler", new_epoch=True)
         epoch, epoch_start = take(state, "epoch", int), take(state, "epoch_start", int)
-        self.allocator.load_state_dict(take(state, "allocator", dict))
+        load_allocation(self.allocator, allocation, "sampler")
         self.epoch, self._epoch_start = epoch, epoch_start
         self._forget_open()
         self._closed = None

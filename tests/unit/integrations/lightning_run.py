@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -40,6 +40,16 @@ class Denoiser(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.01)
 
 
+class StopAfter(Callback):
+    """Stops a run after so many batches, as early stopping inside an epoch does."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop |= trainer.fit_loop.total_batch_idx + 1 == self.batches
+
+
 def samples(items=ITEMS):
     x = torch.randn(items, 4, generator=torch.Generator().manual_seed(0))
     return [{"x": x[row] * (1 + row % REGIONS)} for row in range(items)]
@@ -61,11 +71,12 @@ def train(
     workers=0,
     logger=False,
     last=False,
+    stop=None,
     **options,
 ):
     """Fit a module, freshly drawn, saving after every step, or with `last` when it stops; return module and sampler.
 
-    With `own_loader` the module makes its loader.
+    With `own_loader` the module makes its loader; a callback stops it after `stop` batches.
     """
     torch.manual_seed(1)
     sampler = make_sampler() if sampler is None else sampler
@@ -83,7 +94,8 @@ def train(
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    trainer = lightning.Trainer(callbacks=[AriaCallback(sampler), saving], logger=logger, **(settings | options))
+    callbacks = [AriaCallback(sampler), saving, StopAfter(stop)]
+    trainer = lightning.Trainer(callbacks=callbacks, logger=logger, **(settings | options))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # of workers, and that the loader is not resumable: it is
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)

@@ -2,6 +2,7 @@
 
 import os
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_a_lag_that_is_too_small_is_raised_before_the_first_draw_and_refused_aft
     assert allocator.lag == lag_for(loader) == 5
     begun = an_allocator()
     begun.draw(3)
-    with pytest.raises(aria.FeedbackLagError, match=r"begun with lag=0, and this loader draws 1 .* with lag=1"):
+    with pytest.raises(aria.FeedbackLagError, match=r"begun with lag=0, and this loader draws 1"):
         attach(accelerator, accelerator.prepare(a_loader(begun)))
 
 
@@ -135,6 +136,17 @@ def test_random_conditioning_of_another_length():
     with pytest.raises(ValueError, match="4000 timesteps, the RandomConditioning 1000: make it with num_train_timeste"):
         attach(accelerator, switch, noise_scheduler=Scheduler)
     assert attach(accelerator, switch) is switch
+
+
+def test_random_conditioning_of_ranks_that_hold_the_same_rows():
+    """What accelerate knows of tensor, context and sequence parallelism is compared with `group=`."""
+    parallel = SimpleNamespace(parallelism_config=SimpleNamespace(non_data_parallel_size=2))
+    with pytest.raises(
+        ValueError, match=r"switch: 2 ranks each hold the same rows .* make RandomConditioning with group="
+    ):
+        attach(parallel, RandomConditioning(an_allocator()))
+    parallel._custom_objects = [switch := RandomConditioning(an_allocator(), group="the ranks with different data")]
+    assert attach(parallel, switch) is switch
 
 
 def test_a_mixture_on_one_process():
@@ -190,9 +202,11 @@ def test_losses_and_indices_that_cannot_be_credited():
 
 def test_timesteps_that_are_none():
     switch = RandomConditioning(an_allocator(), num_train_timesteps=1000)
-    with pytest.raises(ValueError, match=r"floats are noise levels: pass draw\(noise=timesteps\)"):
+    with pytest.raises(ValueError, match=r"are noise levels. Try: s = switch.draw\(noise=timesteps\)"):
         switch.draw(torch.rand(4))
-    with pytest.raises(ValueError, match=r"in \[0, 1000\), got 5 to 3999; make RandomConditioning with num_train_time"):
+    with pytest.raises(
+        ValueError, match=r"in \[0, 1000\), got 5 to 3999; .*Try: switch = aria.RandomConditioning.*num_train_time"
+    ):
         switch.draw(torch.tensor([5, 3999]))
 
 
@@ -239,6 +253,48 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, workers):
     assert digest_again == digest
 
 
+def host(steps, *, folder=None, save_at=None, load=None, workers=0, **options):
+    """A script that takes its noise from torch's global generator, as diffusers' own do; what it drew and saw."""
+    reset()
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(a_loader(num_workers=workers, **options))
+    sampler = attach(accelerator, loader)
+    torch.manual_seed(0)
+    if load:
+        accelerator.load_state(load)
+    seen = []
+    while sampler.allocator.round < steps:
+        for batch in loader:
+            noise = torch.randn(len(batch["index"]))
+            sampler.observe(index_of(batch), loss_of(batch["index"]) + noise.square())
+            seen.append((batch["index"].tolist(), noise.tolist()))
+            if sampler.allocator.round == save_at:
+                accelerator.save_state(folder)
+            if sampler.allocator.round == steps:
+                break
+    return seen, sampler.allocator.digest()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_noise_of_the_host_is_repeated_if_the_loader_has_a_generator_of_its_own(tmp_path, own, workers):
+    """Beginning to iterate takes a number from the loader's generator, and by default that is torch's global one.
+
+    Saved in the middle of an epoch, so that the resumed run begins to iterate once more than the whole one.
+    """
+
+    def options():
+        return {"workers": workers, **({"generator": torch.Generator()} if own else {})}
+
+    whole, digest = host(20, **options())
+    host(12, folder=str(tmp_path / "state"), save_at=12, **options())
+    rest, again = host(20, load=str(tmp_path / "state"), **options())
+    if own:
+        assert (rest, again) == (whole[12:], digest)
+    else:
+        assert [noise for _, noise in rest] != [noise for _, noise in whole[12:]]
+
+
 def test_a_checkpoint_from_before_it_was_registered(tmp_path):
     accelerator = an_accelerator()
     loader = accelerator.prepare(a_loader())
@@ -279,12 +335,19 @@ def test_log_sends_metrics_to_the_trackers():
     accelerator.init_trackers("test")
     allocator = an_allocator()
     log(accelerator, allocator, 7)
-    log(accelerator, RandomConditioning(allocator), 8, prefix="")
-    (step, first), (_, second) = sent
+    switch = RandomConditioning(allocator)
+    log(accelerator, switch, 8, prefix="")
+    switch.draw(torch.tensor([0, 999]))
+    switch.observe(torch.ones(2))
+    log(accelerator, switch, 9)
+    log(accelerator, allocator.sampler(batch_size=2, num_samples=4), 10)
+    (step, first), (_, second), (_, third), (_, fourth) = sent
     assert step == 7
     assert first["aria/round"] == 0.0
     assert "aria/discrepancy_max" not in first  # nothing is known yet
     assert {"round", "top_boost", "ess"} <= set(second)
+    assert third["aria/switched"] == switch.metrics()["switched"] > 0
+    assert third.keys() - fourth.keys() == {"aria/switched"}
 
 
 # -- two processes

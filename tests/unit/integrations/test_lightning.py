@@ -52,25 +52,35 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, accumulate, workers, o
         assert resumed["weights"] == whole["weights"]
 
 
+EPOCHS, STEPS = {"max_epochs": 3}, {"max_steps": 18, "max_epochs": -1}
+
+
 @pytest.mark.parametrize(
-    ("first", "then", "batches"),
+    ("first", "then"),
     [
-        ({"max_steps": 4}, {"max_epochs": 2}, 7),  # the epoch that it was stopped in counts: one more, and a whole one
-        ({"max_steps": 4}, {"max_epochs": 3}, 14),
-        (
-            {"max_steps": 4, "max_epochs": -1},
-            {"max_steps": 9, "max_epochs": -1},
-            5,
-        ),  # steps count: the rest comes first
-        ({"max_epochs": 1}, {"max_epochs": 2}, 7),
+        ({"max_steps": 4}, EPOCHS),  # 4 of 7 batches
+        ({"max_steps": 4, "max_epochs": 3}, {"max_steps": 100, "max_epochs": 3}),
+        ({"max_steps": 4, "max_epochs": -1}, STEPS),
+        ({"max_steps": 7}, EPOCHS),  # the whole epoch
+        ({"max_steps": 9, "max_epochs": -1}, EPOCHS),
+        ({"max_epochs": 3, "stop": 4}, EPOCHS),
+        ({"max_epochs": 1}, EPOCHS),
+        ({"max_steps": 2, "accumulate_grad_batches": 2}, {"max_epochs": 3, "accumulate_grad_batches": 2}),
     ],
 )
-def test_a_run_that_was_stopped_inside_an_epoch_trains_whole_ones(tmp_path, first, then, batches):
-    """From what is saved when it stops. Lightning counts the epoch that ``max_steps`` cut short as an epoch."""
+def test_a_run_that_was_stopped_inside_an_epoch_trains_all_batches(tmp_path, first, then):
+    """From what is saved when it stops. Lightning counts an epoch that was cut short; its rest comes all the same.
+
+    With a limit of epochs or of steps or both; by ``max_steps``, by a callback, or at the end of an epoch.
+    """
     train(tmp_path, last=True, **first)
-    module, sampler = train(tmp_path / "again", resume=str(tmp_path / "last.ckpt"), **then)
-    assert len(module.rows) == batches
-    assert sampler.allocator.round == batches + (first.get("max_steps") or 7)
+    whole = outcome(*train(tmp_path / "whole", **then))
+    resumed = outcome(*train(tmp_path / "again", resume=str(tmp_path / "last.ckpt"), **then))
+    missing = len(whole["rows"]) - len(resumed["rows"])
+    assert missing == first.get("stop", first.get("max_steps", 7) * first.get("accumulate_grad_batches", 1))
+    assert resumed["rows"] == whole["rows"][missing:]
+    assert resumed["digest"] == whole["digest"]
+    assert resumed["weights"] == whole["weights"]
 
 
 @pytest.mark.slow
@@ -242,6 +252,30 @@ class Averaged(Denoiser):
 class Nothing(Denoiser):
     def training_step(self, batch, batch_idx):
         return None
+
+
+class Several(Denoiser):
+    """Two losses a row."""
+
+    flat = False
+
+    def training_step(self, batch, batch_idx):
+        loss = self.losses(batch)
+        twice = torch.stack([loss, loss], dim=1)
+        return {"loss": loss.mean(), "per_sample_loss": twice.flatten() if self.flat else twice}
+
+
+class Flat(Several):
+    flat = True
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [(Several, r"got shape \(8, 2\); .* loss\.mean\(dim=1\)"), (Flat, r"loss\.reshape\(8, 2\)\.mean\(dim=1\)")],
+)
+def test_several_losses_a_row(tmp_path, module, words):
+    with pytest.raises(ValueError, match=words):
+        train(tmp_path, module=module())
 
 
 @pytest.mark.parametrize(("module", "got"), [(Without, "nothing"), (Averaged, r"shape \(\)"), (Nothing, "nothing")])

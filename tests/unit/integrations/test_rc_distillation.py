@@ -92,6 +92,18 @@ def test_conditions_by_number_cached_or_not(parts, tmp_path):
         other.fill_cache(tmp_path / "embeddings.npy")
 
 
+def test_the_pool_is_every_prompt_once(tmp_path, parts, monkeypatch):
+    """A byte order mark, a separator of Unicode inside a prompt, Windows line ends and a prompt that comes twice."""
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffa red cat\r\na dog\u2028in snow\r\na red cat\r\n\r\nan owl".encode())
+    monkeypatch.setattr(models, "load", lambda *_: parts)
+    monkeypatch.setattr(train, "CaptionedFolder", lambda *_: RandomImages(["a red cat"]))
+    given = ["--pretrained_model_name_or_path", "x", "--train_data_dir", "x", "--prompts", str(file)]
+    _, images, prompts = train.load(train.arguments(given))
+    assert prompts == ["a red cat", "a dog\u2028in snow", "an owl"]
+    assert Conditions(prompts, images.captions, parts.tokenizer, parts.text_encoder).of_image.tolist() == [0]
+
+
 # -- the switch
 
 

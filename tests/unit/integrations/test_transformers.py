@@ -16,6 +16,8 @@ from aria_sampling.torch import WithIndex
 
 pytest.importorskip("transformers")
 
+from accelerate.parallelism_config import ParallelismConfig
+
 from aria_sampling.integrations.transformers import STATE_FILE, AriaTrainer
 from tests.unit.integrations import transformers_run
 from tests.unit.integrations.transformers_run import BATCH, ITEMS, REGIONS, Denoiser, make, outcome, samples
@@ -253,6 +255,29 @@ def test_a_stream_has_no_sampler(tmp_path):
         make(tmp_path, dataset=Stream()).train()
 
 
+def test_ranks_that_hold_the_same_rows_need_a_group(tmp_path, monkeypatch):
+    """Tensor parallelism of an accelerator: its processes are not all ranks with different data."""
+
+    class Accelerator:
+        num_processes, parallelism_config = 4, ParallelismConfig(tp_size=2, dp_shard_size=2)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    def create(trainer):
+        theirs(trainer)
+        ours = Accelerator()
+        ours.inner, trainer.accelerator = trainer.accelerator, ours
+
+    theirs = Denoiser.create_accelerator_and_postprocess
+    monkeypatch.setattr(Denoiser, "create_accelerator_and_postprocess", create)
+    with pytest.raises(ValueError, match=r"group: 2 ranks each hold the same rows .* pass group="):
+        make(tmp_path)
+    trainer = make(tmp_path, keywords={"group": torch.distributed.GroupMember})  # any
+    trainer._get_train_sampler()
+    assert trainer.sampler.batch_size == 2 * BATCH
+
+
 def test_a_lag_that_the_run_has_outgrown(tmp_path):
     begun = allocator()
     make(tmp_path, allocator=begun, max_steps=1).train()
@@ -274,9 +299,21 @@ class PerElement(Denoiser):
         return (model(inputs["x"])["x"] - inputs["x"]).square()
 
 
-@pytest.mark.parametrize(("trainer", "shape"), [(Averaged, r"got \(\)"), (PerElement, r"got \(8, 4\)")])
+class PerToken(PerElement):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return super().compute_loss(model, inputs).flatten()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "shape"),
+    [
+        (Averaged, r"got \(\); use reduction='none' and do not return loss.mean\(\)"),
+        (PerElement, r"got \(8, 4\); use reduction='none' .* one a row is loss\.mean\(dim=1\)"),
+        (PerToken, r"got \(32,\); .* one a row is loss\.reshape\(8, 4\)\.mean\(dim=1\)"),
+    ],
+)
 def test_a_loss_that_is_not_one_a_row(tmp_path, trainer, shape):
-    with pytest.raises(ValueError, match=rf"compute_loss.*one loss a row, shape \(8,\), {shape}; use reduction='none'"):
+    with pytest.raises(ValueError, match=rf"compute_loss.*one loss a row, shape \(8,\), {shape}"):
         make(tmp_path, trainer=trainer).train()
 
 

@@ -224,7 +224,7 @@ def pool_of(target, seed=1, off=0.0):
     _kernel.link(held, *cursors, *ring)
     masses = sums + off * (np.arange(len(sums)) == len(sums) - 1)
     shares = q, masses, q.copy(), sums, np.zeros_like(sums), 1.0, 0.2
-    fixed = 0, int(held[-1]), 9 * np.arange(n_regions + 1), *shares, *cursors, *ring
+    fixed = 0, np.empty(0, np.int64), int(held[-1]), 9 * np.arange(n_regions + 1), *shares, *cursors, *ring
     clock = np.zeros(2, np.int64)
     return lambda n: _kernel.draw(seed, int(clock[0]), n, *fixed, clock)
 

@@ -242,12 +242,16 @@ def test_draws(seed, weights, off, rng_seed, gap, exploration, data):
     weights.q_sums *= off[0]
     weights.q_sums[-1] += off[1]
     for n in data.draw(st.lists(st.one_of(st.integers(0, 20), st.integers(0, 500)), max_size=6)):
-        arguments = seed, int(clock[0]), n, gap, int(held[-1]), offsets, *weights.shares, exploration
-        drawn, cursors = both("draw", *arguments, *cursors, fills=range(13, 18))
+        chosen = np.sort(rng.choice(held, n)) if gap == 0 and data.draw(st.booleans()) else np.empty(0, np.int64)
+        arguments = seed, int(clock[0]), n, gap, chosen, int(held[-1]), offsets, *weights.shares, exploration
+        drawn, cursors = both("draw", *arguments, *cursors, fills=range(14, 19))
         items, regions, p, q_over_p, forced = drawn
         clock = cursors[-1]
         assert len(items) == n
         assert forced <= n // 2
+        if len(chosen):
+            assert (np.sort(regions) == chosen).all()
+            continue
         assert (weights.target[regions] > 0).all()
         assert ((offsets[regions] <= items) & (items < offsets[regions + 1])).all()
         assert (q_over_p <= 2 / exploration * (1 + 1e-9)).all()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -75,6 +76,21 @@ def test_whole_numbers_and_half_precision_are_embeddings_too():
     embeddings, _ = blobs(3, 20)
     for dtype in (np.int64, np.float16):
         assert aria.KMeansPartitioner(n_regions=3).fit(embeddings.astype(dtype)).n_regions == 3
+
+
+def test_embeddings_in_a_file_are_not_copied_whole(tmp_path, monkeypatch):
+    """Half precision in a memory map: the subsample is float32, the rest a chunk at a time, and no boolean of all."""
+    values = np.random.default_rng(0).normal(size=(40_000, 64)).astype(np.float16)
+    mapped = np.memmap(tmp_path / "embeddings", np.float16, "w+", shape=values.shape)
+    mapped[:] = values
+    aria.KMeansPartitioner(n_regions=4).fit(values[:100])  # imports
+    monkeypatch.setattr("aria_sampling.partition._assign._CHUNK_BYTES", 1 << 16)
+    tracemalloc.start()
+    pool = aria.KMeansPartitioner(n_regions=4).fit(mapped)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pool == aria.KMeansPartitioner(n_regions=4).fit(values)
+    assert peak < 2_300_000  # labels and their order, some 40 bytes an item; 5 MB as they are, 10 MB in float32
 
 
 def test_fewer_distinct_embeddings_than_regions():

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import re
+import sys
 import tracemalloc
 import zipfile
 
@@ -138,8 +139,8 @@ def test_nothing_can_be_set():
 
 # ------------------------------------------------------------------------------------------ refusals
 
-DENSE = r"np\.unique\(labels, return_inverse=True\)\[1\]"
-OWN = r"leave these items out of the pool, or .*Partition\.from_labels\(labels, noise=\"region\"\)"
+DENSE = r".*Try: labels = np\.unique\(labels, return_inverse=True\)\[1\]$"
+OWN = r"leave these items out .*Try: pool = aria\.Partition\.from_labels\(labels, noise=\"region\"\)$"
 
 
 @pytest.mark.parametrize(
@@ -152,19 +153,20 @@ OWN = r"leave these items out of the pool, or .*Partition\.from_labels\(labels, 
         (np.array(["2020", "NaT"], "M8[D]"), "got 1 nulls .* among 2 labels"),
         ([0, -1, 1, -1], rf"a region for every item, got -1 in 2 places among 4 labels; {OWN}"),
         ([0.0, -1.0, np.nan], rf"got 1 nulls .* and -1 in 1 places among 3 labels; {OWN}"),
-        ([0, -2, -1], rf"region numbers >= 0, got -2 to 0; {DENSE}"),
-        ([0, None, -2], rf"region numbers >= 0, got -2 to 0; leave out the items without a label; then {DENSE}"),
-        ([0.0, 2.0], rf"got 2 items and a region 2; {DENSE}"),
+        ([0, -2, -1], rf"region numbers >= 0, got -2 to 0{DENSE}"),
+        ([0, None, -2], r"region numbers >= 0, got -2 to 0.*Try: labels = np\.asarray\(labels\)\.astype\(str\)"),
+        ([0.0, 2.0], rf"got 2 items and a region 2{DENSE}"),
         ([[0, 1], [1, 0]], r"one-dimensional array of labels, got shape \(2, 2\)"),
         (3, "one-dimensional array of labels, got int 3"),
         ("cat", "one-dimensional array of labels, got str 'cat'"),
         (None, "got NoneType None"),
         ([[0], [1, 2]], "which NumPy cannot read"),
-        ([{"a": 1}, {"a": 2}], "one hashable label an item, got others .*unhashable type: 'dict'"),
+        ([{"a": 1}, {"a": 2}], r"one hashable label an item, got others .*unhashable type: 'dict'.*str\(label\)"),
+        (np.zeros((3, 4)), r"got shape \(3, 4\); embeddings are cut into regions by KMeansPartitioner"),
         (["a", [1]], "which NumPy cannot read|hashable"),
         ([], "at least one item, got none"),
-        ([0, 2], rf"each with an item, got 2 items and a region 2; {DENSE}"),
-        ([0, 0, 2], rf"each with an item, got 1 empty regions, the first is 1; {DENSE}"),
+        ([0, 2], rf"each with an item, got 2 items and a region 2{DENSE}"),
+        ([0, 0, 2], rf"each with an item, got 1 empty regions, the first is 1{DENSE}"),
         ([1, 1, 1], r"got 1 empty regions, the first is 0"),
         ([0, 2**40], "a region 1099511627776"),
         (np.array([0, 2**63], np.uint64), "a region 9223372036854775808"),
@@ -186,23 +188,76 @@ def test_bad_noise(bad):
 @pytest.mark.parametrize(
     "labels", [[0, 1, None, 1], [0, 1, -1, 1], ["a", "b", None, "b"], [0.0, 1.0, np.nan, 1.0], ["a", "b", np.nan, "b"]]
 )
-def test_both_hints_for_items_without_a_region_work(labels):
-    with pytest.raises(ValueError, match="noise=") as caught:
-        aria.Partition.from_labels(labels)
-    pool = eval(str(caught.value).split("own: ")[1], {"Partition": aria.Partition, "labels": labels})
+def test_both_ways_out_for_items_without_a_region_work(labels):
+    pool = remedied(lambda names: aria.Partition.from_labels(names["labels"]), labels=labels)["pool"]
     assert pool.labels.tolist() == [0, 1, 2, 1]
     assert pool.names[-1] == "noise"
     kept = aria.Partition.from_labels([labels[i] for i in (0, 1, 3)])
     assert kept.names == pool.names[:-1]
 
 
-def test_sparse_labels_are_told_what_to_do():
-    sparse = pytest.importorskip("scipy.sparse")
-    labels = sparse.csr_matrix([[0], [1], [1]])
-    with pytest.raises(ValueError, match=r"^labels: expected .*, got a sparse csr_matrix of shape \(3, 1\)") as caught:
-        aria.Partition.from_labels(labels)
-    pool = aria.Partition.from_labels(eval(str(caught.value).split("pass ")[1], {"labels": labels}))
-    assert pool.labels.tolist() == [0, 1, 1]
+def containers(values):
+    """The same labels in every container that people have; None is a null, where the container can hold one."""
+    found = {"list": values, "object array": np.array(values, object)}
+    if None not in values:
+        found |= {"array": np.array(values), "tensor": pytest.importorskip("torch").tensor(values)}
+    for name in ("pandas", "polars"):
+        try:
+            found[name] = __import__(name).Series(values)
+        except ImportError:
+            continue
+        if name == "pandas":
+            found["category"] = found[name].astype("category")
+            found["nullable"] = found[name].astype("Int64")
+    return found
+
+
+@pytest.mark.parametrize("kind", list(containers([1])))
+@pytest.mark.parametrize("values", [[3, 7, 7], [-5, 3, 3], [3, None, 3], [-4, None, None], [0, -1, -1]], ids=str)
+@pytest.mark.parametrize("noise", [None, "region"])
+def test_what_a_message_on_labels_says_works_in_their_container(kind, values, noise):
+    """All are two regions; noise and gaps may need one line each."""
+    labels = containers(values).get(kind)
+    if labels is None:
+        pytest.skip("a tensor or an array of integers has no nulls")
+    names = {"labels": labels}
+    for _ in range(3):
+        try:
+            pool = names.get("pool") or aria.Partition.from_labels(names["labels"], noise=noise)
+        except aria.ArgumentError as error:
+            exec(error.remedy, {"aria": aria, "np": np}, names)
+    assert sorted(pool.sizes.tolist()) == [1, 2]
+    assert pool.labels[1] == pool.labels[2] or values[0] == values[2] == 3
+
+
+def remedied(call, **names):
+    """The variables after the remedy of the error that `call` of these variables ends in."""
+    with pytest.raises(aria.AriaError) as caught:
+        call(names)
+    assert len(str(caught.value)) <= 900
+    exec(caught.value.remedy, {"aria": aria, "np": np, "torch": sys.modules.get("torch")}, names)
+    return names
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "coo_array", "torch", "column", "list", "tensor column", "frame"])
+def test_labels_in_a_column(kind):
+    dense = np.array([[0], [1], [1]])
+    if kind in ("csr_matrix", "coo_array"):
+        labels = getattr(pytest.importorskip("scipy.sparse"), kind)(dense)
+    elif kind in ("torch", "tensor column"):
+        labels = pytest.importorskip("torch").tensor(dense)
+        labels = labels.to_sparse() if kind == "torch" else labels
+    else:
+        labels = {"column": dense, "list": dense.tolist()}.get(kind)
+        labels = pytest.importorskip("pandas").DataFrame({"a": [0, 1, 1]}) if labels is None else labels
+    names = remedied(lambda names: aria.Partition.from_labels(names["labels"]), labels=labels)
+    assert aria.Partition.from_labels(names["labels"]).labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("labels", [[{"a": 1}, {"a": 2}, {"a": 1}], [{1}, {2}, {1}]])
+def test_labels_that_cannot_be_hashed(labels):
+    names = remedied(lambda names: aria.Partition.from_labels(names["labels"]), labels=labels)
+    assert aria.Partition.from_labels(names["labels"]).labels.tolist() == [0, 1, 0]
 
 
 # ------------------------------------------------------------------------------ labels that are no integers
@@ -399,6 +454,46 @@ def test_a_billion_items_take_no_memory(path):
         assert loaded.items_at([1_000_000_002]).tolist() == [1_000_000_002]
 
 
+def test_draws_from_a_billion_items_take_no_memory():
+    """Sources of 10^9 documents by their sizes: allocated, covered and adopted without an array of items."""
+    tracemalloc.start()
+    pool = aria.Partition.from_sizes([600_000_000, 3, 400_000_000])
+    coverage = aria.Coverage(pool, items=[0, 600_000_001])
+    allocator = aria.Allocator(pool, coverage=coverage, target=0.5, max_repeat=100)
+    draw = allocator.draw(1000)
+    assert np.array_equal(pool.regions_of(draw.items), draw.regions)
+    allocator.observe(draw.regions, np.ones(1000))
+    allocator.step()
+    grown = aria.Partition.from_sizes([600_000_000, 3, 500_000_000])
+    assert aria.Allocator(grown).adopt(allocator.state_dict(), partition=pool).carried.tolist() == [0, 2]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    for each in (pool, grown):
+        assert not {"labels", "order"} & set(vars(each))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_regions_are_matched_by_common_items_with_and_without_labels(old, new):
+    """As counted one by one: the old region with most common items, of equals the one with the higher number."""
+    from aria_sampling import adoption
+
+    common = min(sum(old), sum(new))
+    there, here = (np.repeat(np.arange(len(sizes)), sizes)[:common] for sizes in (old, new))
+    wanted = []
+    for k in range(len(new)):
+        counts = np.bincount(there[here == k], minlength=len(old))
+        wanted.append(int(len(old) - 1 - counts[::-1].argmax()) if counts.any() else -1)
+    pools = [aria.Partition.from_sizes(old), aria.Partition.from_sizes(new)]
+    labelled = [aria.Partition.from_labels(pool.labels) for pool in pools]
+    with pytest.MonkeyPatch.context() as patch:
+        for at_a_time in (1, 4, 1000):
+            patch.setattr(adoption, "_AT_A_TIME", at_a_time)
+            for one in (pools[0], labelled[0]):
+                for other in (pools[1], labelled[1]):
+                    assert adoption._by_items(one, other).tolist() == wanted
+
+
 def test_sorted_labels_are_noticed_wherever_they_fall(monkeypatch):
     """Sorted labels have the fingerprint of their sizes; one step down, also between two chunks, is not sorted."""
     monkeypatch.setattr("aria_sampling.partition.partition._AT_A_TIME", 4)
@@ -502,6 +597,113 @@ def test_bad_region(region):
         aria.Partition.from_labels([0, 1, 1]).items_of(region)
 
 
+# ---------------------------------------------------------------------------------------------- without items
+
+
+@given(label_arrays(), st.data())
+def test_without_leaves_the_numbers_of_all_others(labels, data):
+    """Items, regions, names and labels are as they were; only `order` and `sizes` lack the items taken out."""
+    pool = aria.Partition.from_labels(labels)
+    gone = data.draw(st.lists(st.integers(0, pool.n_items - 1), max_size=pool.n_items))
+    if len(set(gone)) == pool.n_items:
+        gone = gone[1:]
+        if len(set(gone)) == pool.n_items or not gone:
+            return
+    left = pool.without(gone)
+    assert (left.n_items, left.n_regions, left.names) == (pool.n_items, pool.n_regions, pool.names)
+    assert np.array_equal(left.labels, pool.labels)
+    assert left.removed.tolist() == sorted(set(gone))
+    for k in range(pool.n_regions):
+        assert left.items_of(k).tolist() == [item for item in pool.items_of(k) if item not in gone]
+        assert left.sizes[k] == len(left.items_of(k))
+    assert left.items_at(np.arange(left.sizes.sum())).tolist() == left.order.tolist()
+    assert left.regions_of(np.arange(pool.n_items)).tolist() == labels.tolist()  # those taken out, too
+    mask = np.zeros(pool.n_items, bool)
+    mask[gone] = True
+    half = len(gone) // 2
+    for same in (pool.without(mask), pool.without(gone[:half]).without(gone[half:]), left.without(gone)):
+        assert same_partition(left, same)
+    assert (left == pool) == (not gone)
+    assert (left is pool) == (not gone)
+
+
+def test_without_of_a_pool_by_sizes():
+    pool = aria.Partition.from_sizes([3, 2], names=["a", "b"])
+    left, same = pool.without([1, 3]), aria.Partition.from_labels([0, 0, 0, 1, 1], names=["a", "b"]).without([3, 1])
+    assert same_partition(left, same)
+    assert left.order.tolist() == [0, 2, 4]
+    assert "removed=2" in repr(left)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_without_is_saved_and_loaded(path, mmap):
+    left = sample().without([0, 3, 6, 9, 1])  # region 0 is empty
+    assert left.sizes.tolist() == [0, 3, 3]
+    left.save(path)
+    loaded = aria.Partition.load(path, mmap=mmap)
+    assert same_partition(left, loaded)
+    assert loaded.removed.tolist() == [0, 1, 3, 6, 9]
+    for twin in (copy.deepcopy(left), pickle.loads(pickle.dumps(left))):
+        assert same_partition(left, twin)
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([3], "values in [0, 3), got 3 to 3; items are numbered from 0"),
+        ([-1], "values in [0, 3), got -1 to -1"),
+        ([0.5], "integers, got dtype float64"),
+        ([True, False], "a mask of shape (3,), one bool an item, got shape (2,)"),
+        ([0, 1, 2], "some items to stay, got all that can be drawn (3)"),
+        (None, "got NoneType None"),
+    ],
+)
+def test_bad_items_to_take_out(items, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        aria.Partition.from_labels([0, 1, 1]).without(items)
+    assert str(caught.value).startswith("items: expected ")
+
+
+@pytest.mark.parametrize("target", [None, "pool", "uniform", 0.0, 0.3, 0.5, 1.0])
+def test_targets_give_a_region_without_items_nothing(target):
+    """The kernel divides by the size of every region that it draws."""
+    left = aria.Partition.from_labels([0, 0, 1, 2, 2]).without([2])
+    assert aria.Allocator(left, target=target).target[1] == 0
+
+
+@pytest.mark.parametrize("target", ["pool", "own"])
+def test_in_mid_run_items_are_never_drawn_again(target):
+    """By `adopt`: estimates go on, region by region; a region that is empty keeps its own and is never drawn."""
+    rng = np.random.default_rng(0)
+    pool = aria.Partition.from_labels(random_labels(rng, 5, 90))
+    old = aria.Allocator(pool, seed=1)
+    for _ in range(20):
+        draw = old.draw(12)
+        old.observe(draw.regions, 1.0 + draw.regions)
+        old.step()
+    empty = int(np.argmin(pool.sizes))
+    gone = np.union1d(pool.items_of(empty), rng.choice(90, 30, replace=False))
+    left = pool.without(gone)
+    shares = np.where(left.sizes > 0, 1.0, 0.0)
+    new = aria.Allocator(left, target=None if target == "pool" else shares, seed=1)
+    adopted = new.adopt(old.state_dict(), partition=pool)
+    assert adopted.carried.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(new.estimate().mean, old.estimate().mean)
+    assert new.target[empty] == 0
+    drawn = []
+    for _ in range(200):
+        draw = new.draw(12)
+        drawn.append(draw.items)
+        assert np.array_equal(pool.regions_of(draw.items), draw.regions)
+        new.observe(draw.regions, 1.0 + draw.regions)
+        new.step()
+    drawn = np.concatenate(drawn)
+    assert not np.isin(drawn, gone).any()
+    assert set(drawn.tolist()) == set(range(90)) - set(gone.tolist())  # 2,400 draws by permutations of each region
+    with pytest.raises(aria.StateError, match="another pool"):
+        new.load_state_dict(old.state_dict())
+
+
 # --------------------------------------------------------------------------------------------- assign
 
 
@@ -558,27 +760,77 @@ def test_bad_embeddings_to_assign(embeddings, words):
     assert str(caught.value).startswith("embeddings: expected ")
 
 
-def test_hints_for_embeddings_of_another_form_work():
-    sparse = pytest.importorskip("scipy.sparse")
-    pool = aria.Partition.from_labels([0, 1], centers=[[0, 0], [1, 1]])
+ROWS = [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]
+
+
+def embeddings_of(kind):
+    """Three embeddings of two numbers, in a container or a form that is none of an array [n, d]."""
     objects = np.empty(3, object)
-    objects[:] = [np.zeros(2), np.ones(2), np.ones(2)]
-    for embeddings, came in [
-        (sparse.csr_matrix([[0, 0], [1, 1], [1, 1]]), r"got a sparse csr_matrix of shape \(3, 2\)"),
-        (objects, "got 3 objects, the first is of type ndarray"),
-        (np.array([[[0], [0]], [[1], [1]], [[1], [1]]]), r"got shape \(3, 2, 1\)"),
-    ]:
-        with pytest.raises(ValueError, match=rf"^embeddings: expected .*, {came}") as caught:
-            pool.assign(embeddings)
-        mended = eval(str(caught.value).split("pass ")[1], {"embeddings": embeddings, "np": np})
-        assert pool.assign(mended).tolist() == [0, 1, 1]
+    objects[:] = [np.array(row) for row in ROWS]
+    if kind.startswith(("csr", "coo", "rows of csr")):
+        sparse = pytest.importorskip("scipy.sparse")
+        return [sparse.csr_matrix([row]) for row in ROWS] if kind[0] == "r" else getattr(sparse, kind)(ROWS)
+    if "tensor" in kind:
+        tensor = pytest.importorskip("torch").tensor(ROWS)
+        if kind == "objects of tensors":
+            objects[:] = list(tensor)
+            return objects
+        return tensor.to_sparse() if "sparse" in kind else tensor[:, :, None]
+    if "Series" in kind or "frame" in kind:
+        pandas = pytest.importorskip("pandas")
+        if kind == "frame with text":
+            return pandas.DataFrame(ROWS).assign(name=["a", "b", "c"])
+        return pandas.Series(ROWS if "lists" in kind else list(objects), index=[7, 3, 5])
+    if "polars" in kind:
+        return pytest.importorskip("polars").Series(ROWS)
+    deep = np.array(ROWS)[:, :, None]
+    return {"objects": objects, "three axes": deep, "list": deep.tolist()}[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("csr_matrix", "coo_array", "rows of csr", "sparse tensor", "tensor of three axes", "three axes", "list"),
+        *("objects", "objects of tensors", "Series of arrays", "Series of lists", "polars of lists", "frame with text"),
+    ],
+)
+def test_what_a_message_on_embeddings_says_works_in_their_container(kind):
+    pool = aria.Partition.from_labels([0, 1], centers=[[0, 0], [1, 1]])
+    names = remedied(lambda names: pool.assign(names["embeddings"]), embeddings=embeddings_of(kind))
+    assert pool.assign(names["embeddings"]).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "tensor", "Series", "polars"])
+def test_one_axis_may_be_items_or_one_item(kind):
+    """The message has a line for both, and both work in the container that came."""
+    module, make = {"tensor": ("torch", "tensor"), "Series": ("pandas", "Series"), "polars": ("polars", "Series")}.get(
+        kind, ("numpy", "array")
+    )
+    values = [1.0, 1.0] if kind == "list" else getattr(pytest.importorskip(module), make)([1.0, 1.0])
+    pool = aria.Partition.from_labels([0, 1], centers=[[0, 0], [1, 1]])
     with pytest.raises(
         ValueError, match=r"got shape \(2,\); pass .* if these are items, .* if it is one item"
     ) as caught:
-        pool.assign(np.ones(2))
-    as_items, as_one = re.findall(r"np\.reshape\(embeddings, \([-1, ]+\)\)", str(caught.value))
-    assert eval(as_items, {"embeddings": np.ones(2), "np": np}).shape == (2, 1)
-    assert pool.assign(eval(as_one, {"embeddings": np.ones(2), "np": np})).tolist() == [1]
+        pool.assign(values)
+    as_items, as_one = re.search("pass (.*) if these are items, (.*) if it is one item", str(caught.value)).groups()
+    assert eval(as_items, {"embeddings": values, "np": np}).shape == (2, 1)
+    assert pool.assign(eval(as_one, {"embeddings": values, "np": np})).tolist() == [1]
+
+
+def test_lists_of_tensors_are_embeddings_and_labels():
+    torch = pytest.importorskip("torch")
+    pool = aria.Partition.from_labels([torch.tensor(1), torch.tensor(0)], centers=[[0, 0], [1, 1]])
+    rows = [torch.tensor(row, requires_grad=True) for row in ROWS]
+    assert pool.assign(rows).tolist() == [0, 1, 1]
+    assert pool.assign([row.bfloat16() for row in rows]).tolist() == [0, 1, 1]
+
+
+def test_a_sparse_pool_too_large_to_be_dense_is_told_so():
+    sparse = pytest.importorskip("scipy.sparse")
+    pool = aria.Partition.from_labels([0, 1], centers=[[0, 0], [1, 1]])
+    with pytest.raises(ValueError, match=r"of shape \(1000000, 50000\), 373 GiB as an array.*TruncatedSVD") as caught:
+        pool.assign(sparse.csr_matrix((10**6, 50_000)))
+    assert caught.value.remedy is None
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
@@ -771,6 +1023,33 @@ def test_a_wrong_byte_anywhere(path, mmap):
             else:
                 assert place in unverified or same_partition(pool, loaded), place
     assert refused > len(whole)  # of twice as many
+
+
+def test_a_mapped_file_can_be_verified(path, monkeypatch):
+    """Every byte of it in turn: `verify` refuses what a mapping alone lets pass, a piece at a time."""
+    pool = sample()
+    pool.save(path)
+    assert same_partition(aria.Partition.load(path, mmap=True, verify=True), pool)
+    assert isinstance(aria.Partition.load(path, mmap=True, verify=True).labels, np.memmap)
+    whole = path.read_bytes()
+    monkeypatch.setattr("aria_sampling.partition._file._PIECE", 7)
+    for place in sorted(data_of_mapped_arrays(path)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.unlink()
+        path.write_bytes(damaged)
+        aria.Partition.load(path, mmap=True)
+        with pytest.raises(aria.PartitionFileError, match=r"not a whole partition file .*Bad CRC"):
+            aria.Partition.load(path, mmap=True, verify=True)
+
+
+def test_verifying_takes_no_memory(path):
+    aria.Partition.from_labels(np.arange(10**6) % 7).save(path)
+    tracemalloc.start()
+    aria.Partition.load(path, mmap=True, verify=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20  # of 6 MB
 
 
 @pytest.mark.parametrize("mmap", [False, True])

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 import aria_sampling as aria
 from aria_sampling.torch import RandomConditioning, RegionMixture, dataloader, lag_for
@@ -192,6 +192,26 @@ def attached(rank, world, group, **options):
     sampler.attach(DataLoader(range(ITEMS), batch_size=size, sampler=sampler))
 
 
+def wrapped(rank, world, group, framework):
+    """What a framework makes of a loader on several ranks: what attach() says, and what the first batches say."""
+    said = []
+    for attach in (True, False):
+        sampler = make().sampler(batch_size=BATCH, num_samples=NUM_SAMPLES, group=group)
+        if framework == "Fabric":
+            from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+
+            other = DistributedSamplerWrapper(sampler, num_replicas=world, rank=rank)
+        else:  # Ray's prepare_data_loader
+            other = DistributedSampler(range(ITEMS), num_replicas=world, rank=rank)
+        loader = DataLoader(range(ITEMS), batch_size=BATCH // world, sampler=other)
+        try:
+            for index in sampler.attach(loader) if attach else loader:
+                sampler.observe(index, loss(index))
+        except (ValueError, RuntimeError) as error:
+            said.append(str(error))
+    return said
+
+
 # ------------------------------------------------------------------------------ the other faces
 
 
@@ -247,8 +267,8 @@ def conditioning(rank, world, group, lag, paired, rounds=24, chance=0.5, silent=
     return outcome(switch, seen)
 
 
-def mixture(rank, world, group, lag):
-    """Streams mixed over the ranks, each rank with sources of its own."""
+def mixture(rank, world, group, lag, credited=False):
+    """Streams mixed over the ranks, each rank with sources of its own; on demand, not all samples are credited."""
     sources = {name: range(1000 * region, 1000 * region + 40) for region, name in enumerate("abc")}
     mixed = RegionMixture(
         sources,
@@ -266,14 +286,38 @@ def mixture(rank, world, group, lag):
         assert (samples // 1000 == regions).all()
         seen.append(regions.tolist())
         place = torch.arange(8)[own(rank, world, 8)]
-        mixed.observe(regions, 10.0 ** (place % 3) * (1 + regions) + number)
+        credit = (place + number) % 3 > 0 if credited else None
+        mixed.observe(regions, 10.0 ** (place % 3) * (1 + regions) + number, credit=credit)
     return outcome(mixed, seen)
+
+
+def prepared_mixture(rank, world, group, dispatch):
+    """A mixture's loader prepared by accelerate on several ranks: what attach() says, with and without a length."""
+    from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration
+
+    as_accelerate(rank, world)
+    said = []
+    for num_samples in (80, None):
+        mixed = RegionMixture({"a": range(40), "b": range(40)}, batch_size=8, num_samples=num_samples, group=group)
+        accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+        loader = accelerator.prepare(DataLoader(mixed, batch_size=8))
+        try:
+            mixed.attach(loader)
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def as_accelerate(rank, world):
+    """Let accelerate find the ranks."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="localhost")
+    os.environ.setdefault("MASTER_PORT", "29500")  # read, but the group is there already
 
 
 def accelerated(rank, world, group, workers, lag):
     """A loader prepared by accelerate, which deals the batches out itself: the lag it needs, and what it did."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="localhost")
-    os.environ.setdefault("MASTER_PORT", "29500")  # read, but the group is there already
+    as_accelerate(rank, world)
     sampler = make(lag=lag).sampler(batch_size=BATCH, num_samples=8 * BATCH)
     loader = prepared(sampler, workers, batch_size=BATCH // world, context="fork")
     seen = []

@@ -2,9 +2,18 @@
 
 import io
 import pickle
+from itertools import islice
 
 import pytest
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, SubsetRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 import aria_sampling as aria
 from aria_sampling.torch import RegionMixture, lag_for
@@ -67,7 +76,8 @@ def test_once_the_allocation_has_begun_it_is_too_late():
     sampler.allocator.draw(3)
     sampler.attach(DataLoader(range(ITEMS), batch_size=BATCH, sampler=sampler))  # nothing more is needed
     with pytest.raises(
-        aria.FeedbackLagError, match="begun with lag=0, and this loader draws 2 rounds ahead: make the A"
+        aria.FeedbackLagError,
+        match="begun with lag=0, and this loader draws 2 rounds ahead, and no round",
     ):
         attached(sampler, "plain", num_workers=1)
 
@@ -165,6 +175,35 @@ def test_a_batch_sampler_of_ones_own(kind):
     assert sampler.allocator.lag == lag_for(loader) == 0
 
 
+def test_buckets_are_told_what_to_do():
+    class AspectRatioBatchSampler(BatchSampler):
+        def __iter__(self):
+            yield from super().__iter__()
+
+    sampler = a_sampler()
+    with pytest.raises(ValueError, match=r"AspectRatioBatchSampler, .* group the rows of each round in collate_fn"):
+        attached(sampler, "plain", batch_sampler=AspectRatioBatchSampler(sampler, BATCH, False))
+
+
+def test_a_sampler_that_a_framework_wraps_or_replaces():
+    """Fabric wraps it on several ranks, Ray puts its own there: refused before the first batch, with the cure."""
+    wrapped = pytest.importorskip("lightning.fabric.utilities.distributed").DistributedSamplerWrapper
+    for other in (lambda sampler: wrapped(sampler, 2, 0), lambda sampler: DistributedSampler(range(ITEMS), 2, 0)):
+        sampler = a_sampler()
+        with pytest.raises(ValueError, match=r"use_distributed_sampler=False\), .*add_dist_sampler=False\) \(Ray"):
+            sampler.attach(DataLoader(range(ITEMS), batch_size=BATCH, sampler=other(sampler)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fabric_on_one_process_leaves_it(workers):
+    fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu", devices=1)
+    sampler = a_sampler()
+    loader = DataLoader(range(ITEMS), batch_size=BATCH, sampler=sampler, num_workers=workers)
+    loader = sampler.attach(fabric.setup_dataloaders(loader))
+    assert sampler.allocator.lag == 2 * workers
+    assert len(train(sampler, loader)) == 2
+
+
 def test_batches_that_are_skipped():
     acc = accelerator()
     sampler = a_sampler()
@@ -229,6 +268,17 @@ def test_a_mixture_is_attached_to_a_loader():
     assert mixture.allocator.lag == 1
     single = a_mixture(batch_size=1)
     single.attach(DataLoader(single, batch_size=None))
+
+
+@pytest.mark.parametrize("num_samples", [24, None])
+@pytest.mark.parametrize("dispatch", [None, False, True])
+def test_a_mixture_prepared_on_one_process(dispatch, num_samples):
+    """With accelerate's defaults too, and where it has no length."""
+    mixture = a_mixture(num_samples=num_samples)
+    loader = accelerator(dispatch_batches=dispatch).prepare(DataLoader(mixture, batch_size=4))
+    for regions, _ in islice(mixture.attach(loader), 6):
+        mixture.observe(regions, 1.0 + regions)
+    assert (mixture.allocator.round, mixture.allocator.lag) == (6, 1)
 
 
 @pytest.mark.parametrize(

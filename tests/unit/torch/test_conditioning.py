@@ -135,7 +135,7 @@ def test_sparse_tensors_are_refused_by_name(name):
     steps, own, losses = (torch.as_tensor(values) for values in batch(0))
     given = {"timesteps": steps, "paired": own, "losses": losses, "credit": losses > 0, "noise": losses.clip(max=1)}
     given[name] = given[name].to_sparse()
-    dense = rf"^{name}: expected a dense tensor, .* pass {name}\.to_dense\(\)"
+    dense = rf"^{name}: expected a dense tensor, .* Try: {name} = {name}\.to_dense\(\)"
     if name in ("losses", "credit"):
         switch.draw(given["timesteps"], paired=given["paired"])
         with pytest.raises(ValueError, match=dense):
@@ -395,6 +395,44 @@ def twins(rank, world, group, kind, rounds):
             assert switch.allocator.round == before
             return number, str(error)
     return None
+
+
+def halves(rank, world, group, told):
+    """Two data ranks of two processes each, which hold one sample together; what each process saw and knows."""
+    import torch.distributed as dist
+
+    data, model = divmod(rank, 2)
+    groups = [dist.new_group([0, 2]), dist.new_group([1, 3])]  # every process makes both
+    switch = make(0, False, group=groups[model] if told else None)
+    seen = []
+    for number in range(8 if told else 2):
+        steps, _, losses = batch(number)
+        rows = slice(8 * data, 8 * data + 8)
+        s = switch.draw(torch.as_tensor(steps[rows]))
+        seen.append((s.mask.tolist(), s.items.tolist(), s.weights.tolist()))
+        switch.observe(torch.as_tensor(losses[rows]))
+    return seen, switch.state_dict()
+
+
+def test_processes_that_hold_one_sample_together_give_it_one_condition(gang):
+    """`group=` is the ranks with different data: all four processes then agree with one that has all rows."""
+    results = gang.run(halves, True)
+    assert results[0] == results[1]
+    assert results[2] == results[3]
+    alone = make(0, False)
+    for number, (first, second) in enumerate(zip(results[0][0], results[2][0], strict=True)):
+        steps, _, losses = batch(number)
+        s = alone.draw(torch.as_tensor(steps))
+        parts = zip(first, second, strict=True)
+        assert tuple(one + other for one, other in parts) == (s.mask.tolist(), s.items.tolist(), s.weights.tolist())
+        alone.observe(torch.as_tensor(losses))
+    assert alone.state_dict() == results[0][1] == results[2][1]
+
+
+def test_without_the_group_they_would_give_it_several(gang):
+    """Why `group=` is needed; the error that names it comes once three rounds were equal, which the next test has."""
+    (first, _), (second, _), *_ = gang.run(halves, False)
+    assert first != second
 
 
 @pytest.mark.parametrize("kind", ["timesteps", "all but the third", "zero"])

@@ -89,9 +89,13 @@ def test_rows_are_nobody_elses():
         (
             torch.arange(2),
             torch.zeros(2, 1),
-            r"losses: expected a one-dim.*got shape \(2, 1\).*loss.flatten\(1\).mean\(1\)",
+            r"losses: expected 2 numbers, .*got shape \(2, 1\).*losses = losses.mean\(dim=1\)",
         ),
-        (torch.arange(2), torch.zeros(2, 3, 4), r"losses: .*got shape \(2, 3, 4\).*loss.flatten\(1\).mean\(1\)"),
+        (
+            torch.arange(2),
+            torch.zeros(2, 3, 4),
+            r"got shape \(2, 3, 4\).*losses = losses.flatten\(1\).mean\(dim=1\)",
+        ),
         (torch.arange(2), torch.tensor(1.0), "losses: .*reduction='none'"),
         (None, torch.zeros(2), "indices: expected a one-dimensional tensor of integers, got NoneType"),
         ("ab", torch.zeros(2), "indices: expected a one-dimensional tensor of integers, got str"),
@@ -105,9 +109,13 @@ def test_rows_are_nobody_elses():
         (
             torch.arange(2),
             torch.zeros(6),
-            r"got 6; for 3 losses a row report their mean, .*reshape\(2, 3\).mean\(dim=1\)",
+            r"got 6, which is 3 a row; .*report their mean. Try: losses = losses.reshape\(2, 3\).mean\(dim=1\)",
         ),
-        (torch.arange(2), torch.zeros(2, 3), r"for the losses of each row report their mean, losses.mean\(dim=1\)"),
+        (
+            torch.arange(2),
+            torch.zeros(2, 3),
+            r"report their mean. Try: losses = losses.mean\(dim=1\)",
+        ),
         (torch.zeros(2), torch.zeros(2), "indices: expected integers, got dtype torch.float32"),
         (torch.zeros(2, dtype=torch.bool), torch.zeros(2), "indices: expected integers, got dtype torch.bool"),
         (torch.arange(2), torch.zeros(2, dtype=torch.bool), "losses: expected numbers"),

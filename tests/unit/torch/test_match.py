@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 import aria_sampling as aria
 from aria_sampling.rounds import Draw
+from aria_sampling.torch import WithIndex
 from aria_sampling.torch._match import match
 from tests.unit.torch.common import BATCH, ITEMS, build, loss
 
@@ -132,6 +133,7 @@ def test_larger_batches_are_recognised_at_the_first_report(size):
 def test_buckets_are_recognised_at_the_first_report():
     said, closed = no_round(8, batch_sampler=lambda sampler: Buckets(sampler, BATCH))
     assert "They come from several rounds: something regroups the rows of this sampler (a batch sampler of" in said
+    assert "group the rows of each round in collate_fn, and report group by group" in said
     assert closed == 0
 
 
@@ -165,6 +167,54 @@ def test_micro_batches_without_step_are_recognised():
         error, words = (ValueError, "They are the rest of round 0, which") if again else (RuntimeError, "Round 0")
         with pytest.raises(error, match=rf"{words} was closed with 8 of its 24 rows: .*pass step=False"):
             sampler.observe(index[8:16], loss(index[8:16]))
+
+
+@pytest.mark.parametrize("size", [None, 1, 4])
+def test_a_sample_that_is_a_batch_is_one_row(size):
+    """Bucketed datasets: the loss of each of its rows is refused in whatever form, the mean of them is credited."""
+    ready = WithIndex(torch.arange(MANY)[:, None].repeat(1, 4).double())
+    pool = aria.Partition.from_labels(np.arange(MANY) % 7)
+    sampler = aria.Allocator(pool, seed=1).sampler(batch_size=size or 1, num_samples=12)
+    for index, rows in DataLoader(ready, batch_size=size, sampler=sampler):
+        per_row = 1.0 + rows % 7
+        n = 1 if size is None else len(index)
+        same = torch.as_tensor(index).reshape(-1, 1).expand(n, 4).reshape(-1)  # the index of each row, repeated
+        wrong = [(same, per_row.reshape(-1), "a sample that is a batch by itself is one row")]
+        wrong += [(index, per_row, "a batch by itself is one row" if size is None else "several losses a row")]
+        for indices, losses, words in wrong:
+            with pytest.raises(ValueError, match=words):
+                sampler.observe(indices, losses)
+        sampler.observe([index] if size is None else index, per_row.reshape(n, 4).mean(dim=1))
+    estimate, seen = sampler.allocator.estimate(), sampler.allocator.draw_counts > 0
+    assert estimate.mean[seen] == pytest.approx(1.0 + np.flatnonzero(seen))
+
+
+def test_what_was_never_asked_for_has_no_batches():
+    """A framework that replaces the sampler, as Ray's loader does: its rows come, and no round was opened."""
+    sampler, _ = build()
+    for index in islice(DataLoader(range(ITEMS), batch_size=BATCH, shuffle=True), 1):
+        for call in (lambda index=index: sampler.observe(index, loss(index)), sampler.step):
+            with pytest.raises(aria.UsageError, match=r"No row was asked of this sampler: .*add_dist_sampler=False"):
+                call()
+
+
+def test_buckets_can_be_made_of_the_rows_of_a_round():
+    """What the messages advise for aspect ratios: grouped in collate_fn, and reported group by group."""
+
+    def by_size(samples):
+        groups = {}
+        for index in samples:
+            groups.setdefault(index % 3, []).append(index)
+        return [torch.tensor(group) for group in groups.values()]
+
+    sampler, loader = build(options={"collate_fn": by_size})
+    whole, plain = build()
+    for groups, index in zip(loader, plain, strict=True):
+        assert sorted(row for group in groups for row in group.tolist()) == sorted(index.tolist())
+        for number, group in enumerate(groups, 1):
+            sampler.observe(group, loss(group), step=number == len(groups))
+        whole.observe(index, loss(index))
+    assert sampler.allocator.digest() == whole.allocator.digest()
 
 
 def test_rows_of_nowhere():

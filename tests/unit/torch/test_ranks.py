@@ -232,6 +232,19 @@ def test_attach_refuses_rows_that_are_not_the_ranks(gang):
     assert gang.run(Job(jobs.attached, {"num_replicas": 4})) == [None] * 4
 
 
+@pytest.mark.parametrize("framework", ["Fabric", "Ray"])
+def test_a_framework_that_wraps_or_replaces_the_sampler_is_named(gang, framework):
+    """On two ranks, before the first batch by attach(), and without it by the first batches."""
+    pytest.importorskip("lightning")
+    for result in gang.run(jobs.wrapped, framework, world=2):
+        assert not isinstance(result, Failure), result.trace
+        checked, bare = result
+        assert "prepare_data_loader(loader, add_dist_sampler=False) (Ray)" in checked
+        for said in (checked, bare):
+            assert "use_distributed_sampler=False" in said
+            assert "add_dist_sampler=False" in said
+
+
 def test_rows_are_sharded_and_there_is_no_group():
     sampler = make().sampler(batch_size=BATCH, num_samples=NUM_SAMPLES, num_replicas=2)
     index = torch.tensor(list(islice(sampler, BATCH // 2)))
@@ -293,6 +306,25 @@ def test_a_mixture_on_ranks(gang, lag, world):
     alone = one_process(jobs.mixture, lag)
     found = together([{**result, "state": None} for result in results])
     assert (found["seen"], found["digest"], found["bits"]) == (alone["seen"], alone["digest"], alone["bits"])
+
+
+def test_samples_of_a_mixture_without_credit_on_ranks(gang):
+    results = gang.run(jobs.mixture, 1, True, world=2)
+    alone = one_process(jobs.mixture, 1, True)
+    for result in results:
+        assert not isinstance(result, Failure), result.trace
+        assert (result["digest"], result["bits"]) == (alone["digest"], alone["bits"])
+    assert alone["digest"] != one_process(jobs.mixture, 1)["digest"]
+
+
+@pytest.mark.parametrize(("dispatch", "words"), [(None, "dispatch_batches=False"), (False, "leave the loader out of")])
+def test_a_mixture_prepared_by_accelerate_on_ranks(gang_of_two, dispatch, words):
+    """With its defaults, and with what the first message says: each names the line to change, with and without len."""
+    pytest.importorskip("accelerate")
+    for result in gang_of_two.run(jobs.prepared_mixture, dispatch):
+        assert not isinstance(result, Failure), result.trace
+        assert len(result) == 2
+        assert all(words in said for said in result)
 
 
 @pytest.mark.slow

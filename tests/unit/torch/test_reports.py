@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import aria_sampling as aria
 from aria_sampling.torch import RegionMixture, _feedback
@@ -184,7 +185,7 @@ REFUSED = {
     "negative": (lambda i, x: (-1 - i, x), "indices: expected values in"),
     "too few losses": (lambda i, x: (i, x[1:]), "losses: expected 24"),
     "an averaged loss": (lambda i, x: (i, x.mean()), "reduction='none'"),
-    "a matrix": (lambda i, x: (i, x[:, None]), "losses: expected a one-dimensional"),
+    "a matrix": (lambda i, x: (i, x[:, None]), r"losses: expected 24 numbers, one a row, got shape \(24, 1\)"),
     "a matrix of rows": (lambda i, x: (i[:, None], x), "indices: expected a one-dimensional"),
     "float indices": (lambda i, x: (i.double(), x), "indices: expected integers"),
     "several losses a row": (lambda i, x: (i, x[:, None].repeat(1, 3)), r"losses\.mean\(dim=1\)"),
@@ -387,6 +388,24 @@ def test_regions_of_a_shuffled_dataset_are_found():
         sampler.observe(index, loss(index), regions=right[1:])
     sampler.observe(index, loss(index), regions=right)
     assert result(sampler) == reported(whole)
+
+
+def test_regions_of_a_sorted_dataset_are_found_by_their_names():
+    """As in the report: the partition is made, then the dataset is sorted. Without `regions` nobody can see it."""
+    sources = np.array(["web", "books", "code"])[np.arange(90) % 3]
+    for data, fits in ((sources, True), (np.sort(sources), False)):
+        for names in (True, False):
+            sampler = aria.Allocator(aria.Partition.from_labels(sources)).sampler(batch_size=9, num_samples=90)
+            index = next(iter(DataLoader(range(90), batch_size=9, sampler=sampler)))
+            regions = [str(data[row]) for row in index] if names else None
+            if fits or not names:
+                sampler.observe(index, torch.ones(9), regions=regions)
+                continue
+            with pytest.raises(ValueError, match=r"regions: \d of 9 rows .* region '\w+' in its sample, '\w+' there"):
+                sampler.observe(index, torch.ones(9), regions=regions)
+            with pytest.raises(ValueError, match="regions: expected 9 names, one a row, got 1"):
+                sampler.observe(index, torch.ones(9), regions=["web"])
+            sampler.observe(index, torch.ones(9))
 
 
 # ------------------------------------------------------------------------------ what only the device knows

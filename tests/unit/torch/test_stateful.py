@@ -238,12 +238,58 @@ def test_what_was_learnt_goes_on_with_another_batch_size():
     train(straight, loader, 4)
     state = through_torch(straight.state_dict())
     other, loader = build(lag=1, batch_size=12)
-    with pytest.raises(aria.StateError, match=r"sampler.allocator.load_state_dict\(state.*then sampler.new_epoch\(\)"):
+    with pytest.raises(aria.StateError, match=r"Try: sampler.allocator.load_state_dict\(.*; sampler.new_epoch\(\)"):
         other.load_state_dict(state)
     other.allocator.load_state_dict(state["allocator"])
     other.new_epoch()
     assert other.allocator.round == 4
     assert len(train(other, loader)) == -(-NUM_SAMPLES // 12)
+
+
+WAYS = {
+    "more workers": ({"lag": 5}, r"lag: '1' there, '5' here; the stream cannot go on, and what was learnt can"),
+    "another seed": ({"seed": 9}, "seed: '3' there, '9' here; the stream cannot go on"),
+    "another exploration": ({"exploration": 0.5}, "exploration: '0.2' there, '0.5' here; the stream cannot go on"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["sampler", "mixture"])
+def test_a_run_that_goes_on_otherwise_is_told_how(kind, way):
+    """Resumed with other workers or settings: the message names the way on, which carries over what was learnt."""
+    settings, words = WAYS[way]
+
+    def face(**settings):
+        allocator = make(**{"lag": 1, **settings})
+        if kind == "sampler":
+            return allocator.sampler(batch_size=BATCH, num_samples=NUM_SAMPLES)
+        return RegionMixture({name: range(10) for name in allocator.partition.names}, allocator, batch_size=4)
+
+    straight, other = face(), face(**settings)
+    advance(straight, 4)
+    state = through_torch(straight.state_dict())
+    before = other.state_dict()
+    adopt = rf'Try: {kind}.allocator.adopt\(state\["allocator"\], partition={kind}.allocator.partition\)'
+    with pytest.raises(aria.StateError, match=f"{words}.*{adopt}") as caught:
+        other.load_state_dict(state)
+    assert other.state_dict() == before
+    exec(caught.value.remedy, {kind: other, "state": state})
+    assert other.allocator.estimate().mean == pytest.approx(straight.allocator.estimate().mean)
+    assert len(advance(other, 3)) >= 3
+
+
+def test_a_run_that_has_begun_cannot_take_over_another():
+    straight, other = build(lag=1)[0], build(lag=3)[0]
+    advance(straight, 2)
+    advance(other, 1)
+    with pytest.raises(aria.StateError, match="before its first draw another allocator can take over") as caught:
+        other.load_state_dict(straight.state_dict())
+    assert caught.value.remedy is None
+    damaged = straight.state_dict()
+    damaged["allocator"]["config"] = {"lag": "1"}
+    with pytest.raises(aria.StateError, match="estimator: None there") as caught:
+        build(lag=1)[0].load_state_dict(damaged)
+    assert caught.value.remedy is None
 
 
 def test_states_of_other_samplers_are_refused_with_nothing_changed():
