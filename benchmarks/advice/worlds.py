@@ -75,6 +75,14 @@ def _teachers(n: int) -> Array:
     return matrix
 
 
+def _only_teachers(n: int) -> Array:
+    """A draw of one of the first tenth of the regions teaches all regions alike, any other nothing."""
+    first = max(n // 10, 1)
+    matrix = np.zeros((n, n))
+    matrix[:, :first] = 0.25 * n / first / 10
+    return matrix
+
+
 def _build(n: int, *, sizes: Any = 50, floor: Any = 0.0, height: Any = 1.0, spread: Any = 1.0, **rest: Any) -> World:
     one = np.ones(n)
     return World((one * sizes).astype(int), one * floor, one * height, 400.0 * one * spread, **rest)
@@ -156,6 +164,17 @@ WORLDS: dict[str, tuple[str, Callable[[np.random.Generator, int], World]]] = {
     "interacting, teachers": (
         "differ by a factor; draws of a tenth of the regions teach all",
         lambda rng, n: _build(n, height=_lognormal(rng, n, 1.0), power=0.7, teaches=_teachers(n)),
+    ),
+    "interacting, teachers alone": (
+        "differ by a factor, in floors and sizes; draws of a tenth of the regions teach all, the others nothing",
+        lambda rng, n: _build(
+            n,
+            sizes=10 + 30 * rng.pareto(1.2, n),
+            floor=0.2 * _lognormal(rng, n, 0.7),
+            height=_lognormal(rng, n, 0.7),
+            power=0.7,
+            teaches=_only_teachers(n),
+        ),
     ),
 }
 

@@ -7,6 +7,7 @@ beside its dtype and shape.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,7 +76,7 @@ def decode_all(name: str, value: Any, like: Arrays) -> Arrays:
     """Return the arrays of `value`; StateError unless names, shapes and dtypes are those of `like`."""
     value = _mapping(name, value)
     if set(value) != set(like):
-        raise StateError(f"state entry {name!r}: expected the keys {sorted(like)}, got {sorted(value)}")
+        raise StateError(f"state entry {name!r}: expected the keys {_some(like)}, got {_some(value)}")
     arrays = {key: decode(f"{name}.{key}", value[key]) for key in like}
     for key, array in arrays.items():
         if array.shape != like[key].shape or array.dtype != like[key].dtype:
@@ -90,11 +91,17 @@ def take(state: Any, key: str, kind: type[Any]) -> Any:
     """Return ``state[key]``; StateError unless `state` is a dictionary that has it, of type `kind`."""
     state = _mapping("state", state)
     if key not in state:
-        raise StateError(f"state: expected an entry {key!r}, got only {sorted(state)}")
+        raise StateError(f"state: expected an entry {key!r}, got only {_some(state)}")
     value = state[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise StateError(f"state entry {key!r}: expected {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _some(keys: Iterable[str]) -> str:
+    """Return keys as text of at most 170 characters."""
+    text = str([key[:40] for key in sorted(keys)[:20]])
+    return text if len(text) <= 170 else f"{text[:166]} ..."
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ __all__ = [
     "LOSS_HINTS",
     "as_array",
     "as_path",
+    "by_name",
     "float_vector",
     "instance",
     "int_vector",
@@ -293,3 +295,15 @@ def float_vector(name: str, values: Any, *, length: int | None = None) -> FloatA
         dtype = _cut(str(array.dtype))
         raise ArgumentError(f"{name}: expected real numbers, got dtype {dtype}{_of_nulls(array)}")
     return array.astype(np.float64, copy=False)
+
+
+def by_name(name: str, values: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
+    """Return the values of a dictionary in the order of the regions; ValueError unless it has one for each."""
+    missing = [region for region in names if region not in values]
+    others = [key for key in values if key not in set(names)]
+    if missing or others or not names:
+        raise ArgumentError(
+            f"{name}: expected a value for each region by its name, {shown(list(names))}; "
+            f"missing {shown(missing)}, not a region {shown(others)}",
+        )
+    return [values[region] for region in names]

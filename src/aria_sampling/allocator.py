@@ -24,17 +24,18 @@ import copy
 import hashlib
 import importlib
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, IntArray, State, decode_all, encode_all, take
-from aria_sampling._check import float_vector, instance, int_vector, integer, real, shown
+from aria_sampling._check import float_vector, instance, int_vector, integer, kind_of, real, shown
 from aria_sampling.adoption import Adopted, heirs, inherited
 from aria_sampling.coverage import Coverage
 from aria_sampling.drawing import Drawer, decayed, next_tally
-from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, lag_message
+from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, lag_message, outside
 from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, borrowed, certify
 from aria_sampling.pacing import capped, first_pace, repeat_cap
 from aria_sampling.partition import Partition
@@ -42,6 +43,7 @@ from aria_sampling.policies import Policy, Proportional
 from aria_sampling.rounds import Draw, OpenRound, OpenRounds, Tally, joined
 from aria_sampling.shares import target_shares
 from aria_sampling.state import SCHEMA, Change, Progress, check_fit, learnt_by
+from aria_sampling.watch import Watch
 
 if TYPE_CHECKING:
     from aria_sampling.torch import AriaSampler
@@ -115,6 +117,7 @@ class Allocator:
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self._target = q
+        self._watch = Watch(partition.names, self.warn_once)
         self._begin(uncovered=None)
         self._restart()
 
@@ -201,7 +204,10 @@ class Allocator:
     def lag(self, value: int) -> None:
         value = integer("lag", value, low=0, high=_MOST_LAG)
         if value != self.lag:
-            self._not_begun(f"lag={value}: the allocation has begun with lag={self.lag}, and its stream depends on it")
+            self._not_begun(
+                f"lag={value}: the allocation has begun with lag={self.lag}, and its stream depends on it; give the "
+                "Allocator its lag when you make it, or attach the loader before the first draw"
+            )
             self._progress.lag = self.rounds.lag = value
         self._lag = value
 
@@ -231,10 +237,14 @@ class Allocator:
         if data_rows is not None:
             data_rows = integer("data_rows", data_rows, low=0, high=_MOST_ROWS)
         present = self._checked_present(present)
+        self._own("draw")
         rounds = self.rounds
         rounds.make_room()
         if (n_open := len(rounds)) > self.lag:
-            raise FeedbackLagError(lag_message(self.round, n_open, self.lag))
+            ahead = f"allocator = aria.Allocator(partition, lag={n_open})"
+            raise FeedbackLagError(
+                lag_message(self.round, n_open, self.lag), remedy=ahead if self.lag else "allocator.step()"
+            )
         drawer = self._drawer
         if drawer.round != self.round + n_open:  # an interrupted call moved its cursors and noted no round
             drawer = self._drawer = self._new_drawer(rounds)
@@ -249,6 +259,20 @@ class Allocator:
             self._drawer = self._new_drawer(rounds)
             raise
         return opened.draw
+
+    def _own(self, what: str) -> None:
+        """Raise UsageError unless the calling thread is the one that drew first: a round is no place for two."""
+        if self._owner is None:
+            self._owner = get_ident()
+        if self._owner != get_ident():
+            raise UsageError(
+                f"{what}() in another thread than the one that drew first: rounds would come apart. Iterate the loader "
+                "and report the losses in one thread; a thread may fetch and decode the rows that were drawn"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the owner is a thread of this process."""
+        return {**vars(self), "_owner": None}
 
     @property
     def _tally(self) -> Tally:
@@ -269,8 +293,9 @@ class Allocator:
             return None
         if present is None:
             raise ArgumentError(
-                "present: expected the regions of the rows that train anyway, since coverage is online; pass "
-                "present=[] for a round without any"
+                "present: expected the regions of the rows that train anyway, since coverage is online; [] for a round "
+                "without any",
+                remedy="draw = allocator.draw(n, present=[])",
             )
         return int_vector("present", present, high=self._partition.n_regions).copy()
 
@@ -286,6 +311,7 @@ class Allocator:
             ValueError: Another shape, dtype or length, or a region out of range. Nothing is changed.
             RuntimeError: No round is open.
         """
+        self._own("observe")
         opened = self.rounds.oldest("observe")
         opened.reports.append(self._checked_report(opened, regions, losses))
 
@@ -302,27 +328,42 @@ class Allocator:
             ValueError: The estimator or the policy, a part of your own, answers with another shape or with NaN.
             RuntimeError: No round is open.
         """
+        self._own("step")
         opened = self.rounds.oldest("step")
-        self._close(opened, self._summed(opened.reports))
+        self._close(opened, opened.reports)
 
     def close_round(self, regions: Any, losses: Any) -> None:
         """Observe and step in one: what `observe` was given before counts, too. If it fails, nothing is changed.
 
         Raises as `observe` and `step` do.
         """
+        self._own("observe")
         opened = self.rounds.oldest("step")
         report = self._checked_report(opened, regions, losses)
-        self._close(opened, self._summed([*opened.reports, report]))
+        self._close(opened, [*opened.reports, report])
 
-    def _summed(self, reports: list[tuple[IntArray, FloatArray]]) -> Feedback:
-        """Return the losses of a round, summed up by region."""
-        feedback = Feedback(*_kernel.aggregate(*joined(reports), self._partition.n_regions))
+    def _close(self, opened: OpenRound, reports: list[tuple[IntArray, FloatArray]]) -> None:
+        """Close a round with the losses that were reported of it."""
+        regions, losses = joined(reports)
+        feedback = Feedback(*_kernel.aggregate(regions, losses, self._partition.n_regions))
         for array in (feedback.regions, feedback.count, feedback.mean, feedback.m2):
             array.flags.writeable = False  # what an estimator is shown is not its to change
-        return feedback
+        before = (
+            self._progress.belief.take(feedback.regions, axis=0) if self._progress.round % _LOOK_EVERY == 0 else None
+        )
+        now = self._learn(opened, feedback)
+        self._watch.losses(regions, losses)
+        if now is not None and now.mean.min() < 0:
+            self._watch.estimates(feedback.regions, now.mean, now.stderr)
+        if feedback.dropped:
+            self._watch.dropped(regions, losses)
+        if before is not None:
+            self._watch.level(np.where(before[:, 1] > 0, before[:, 0], np.nan), feedback.mean)
+        if self._progress.round % _LEVEL_EVERY == 0:
+            self._watch.visits(self._progress.visits, self._progress.belief[:, 1])
 
-    def _close(self, opened: OpenRound, feedback: Feedback) -> None:
-        """Compute aside what a round brings, then store it all at once."""
+    def _learn(self, opened: OpenRound, feedback: Feedback) -> Estimate | None:
+        """Compute aside what a round brings, then store it all at once. Return what is believed of its regions now."""
         progress, estimator = self._progress, self._estimator
         k = feedback.regions
         before = {name: array.take(k, axis=0) for name, array in progress.estimator.rows.items()}
@@ -332,7 +373,7 @@ class Allocator:
         rows, shared = cast("tuple[dict[str, FloatArray], dict[str, FloatArray]]", learnt)
         _same_form("estimator: update()", "rows", rows, before)
         _same_form("estimator: update()", "shared", shared, progress.estimator.shared)
-        belief, policy, change = np.empty((0, 2)), progress.policy, None
+        now, belief, policy, change = None, np.empty((0, 2)), progress.policy, None
         if len(k):
             now = self._estimate_of(State(rows, shared), len(k))
             belief = np.empty((len(k), 2))
@@ -354,6 +395,7 @@ class Allocator:
             present=None if opened.present is None else decayed(present, opened.present, self._online),
         )
         self._catch_up()
+        return now
 
     def _catch_up(self) -> None:
         """Let the next draw know what it may. If Ctrl-C comes between, it is done by the next call that needs it."""
@@ -367,7 +409,7 @@ class Allocator:
 
     def _estimate_of(self, state: State, length: int) -> Estimate:
         """Return what the estimator believes of regions with feedback; ValueError for another shape, or NaN."""
-        now, who = self._estimator.estimate(_fixed(state)), f"estimator: estimate() of {type(self._estimator).__name__}"
+        now, who = self._estimator.estimate(_fixed(state)), f"estimator: estimate() of {kind_of(self._estimator)}"
         for name in ("mean", "stderr", "count", "age"):
             values = getattr(now, name, None)
             if not _is_float64(values, (length,)):
@@ -409,7 +451,7 @@ class Allocator:
 
     def _checked_scores(self, scores: Any, length: int) -> FloatArray:
         """Return log scores, in an array of our own; ValueError for another shape, NaN or +inf."""
-        who = f"policy: log_score() of {type(self._policy).__name__}"
+        who = f"policy: log_score() of {kind_of(self._policy)}"
         scores = (scores if _is_float64(scores, (length,)) else float_vector(who, scores, length=length)).copy()
         if not (scores < np.inf).all():  # NaN included
             raise ArgumentError(f"{who}: expected numbers below inf, got {shown(scores)}")
@@ -447,7 +489,8 @@ class Allocator:
         vars(self).update(vars(after))
 
     def _restart(self) -> None:
-        """Draw on from the last closed round."""
+        """Draw on from the last closed round, in whatever thread does it."""
+        self._owner: int | None = None
         self.rounds = OpenRounds(self._progress.counters)
         self.rounds.lag = self.lag
         self._drawer = self._new_drawer(self.rounds)
@@ -525,7 +568,8 @@ class Allocator:
         if not isinstance(self._estimator, Ema):
             raise ArgumentError(
                 f"certificate: needs the estimator Ema, whose weights do not depend on the losses, got "
-                f"{type(self._estimator).__name__}: make the Allocator with estimator=aria_sampling.Ema(...)"
+                f"{kind_of(self._estimator)}",
+                remedy="allocator = aria.Allocator(partition, estimator=aria.Ema())",
             )
         state, adaptive = self._progress.estimator, self._policy.baseline is None
         return certify(self._estimator, state, drift=drift, sigma=sigma, alpha=alpha, adaptive=adaptive)
@@ -560,11 +604,11 @@ class Allocator:
             "uncertain": float(p[~(np.abs(estimate.mean - discrepancy) > estimate.stderr)].sum()),
         }
 
-    def warn_once(self, name: str, message: str, *, stacklevel: int = 3) -> None:
+    def warn_once(self, name: str, message: str) -> None:
         """Give an `AriaWarning`, unless one of that name was given before, also in the runs that this one resumes."""
         if name not in self._progress.warned:
             self._progress.warned.add(name)
-            warnings.warn(message, AriaWarning, stacklevel=stacklevel)
+            warnings.warn(message, AriaWarning, stacklevel=outside())
 
     def sampler(self, *, batch_size: int, num_samples: int, **options: Any) -> AriaSampler:
         """Return a `torch.utils.data.Sampler` that draws from this allocator.
@@ -604,7 +648,7 @@ class Allocator:
             fingerprint=self._partition.fingerprint,
             n_regions=self._partition.n_regions,
             config={**self._config(), "lag": str(lag)},
-            remedy=_ADOPT,
+            remedy=self._way_on(state),
         )
         like = {} if self._uncovered is None else {"uncovered": self._uncovered}
         saved = decode_all("coverage", take(state, "coverage", dict), like)
@@ -613,6 +657,19 @@ class Allocator:
         after._progress.load(state, lag=lag)
         after._restart()
         self._become(after)
+
+    def _way_on(self, state: Any) -> str | None:
+        """Return the line by which this allocator can go on from a state of another configuration or pool, if any."""
+        if self.round or len(self.rounds):
+            return None
+        there = cast("dict[Any, Any]", take(state, "config", dict))
+        lag = int(there.get("lag", 0)) if str(there.get("lag")).isdecimal() else 0
+        same_pool = state.get("fingerprint") == self._partition.fingerprint
+        if same_pool and lag > self.lag and {**there, "lag": ""} == {**self._config(), "lag": ""}:
+            return f"allocator.lag = {lag}"
+        if there.get("estimator") != repr(self._estimator):
+            return None
+        return f"allocator.adopt(state, partition={'allocator.partition' if same_pool else 'old_partition'})"
 
     def _lag_of(self, state: Any) -> int:
         """Return the lag to load `state` with: the state's own where none was chosen here."""
@@ -653,7 +710,7 @@ class Allocator:
         after = self._twin()
         after._begin(self._uncovered)
         after._restart()
-        after._close(OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally()), feedback)
+        after._learn(OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally()), feedback)
         after._progress.restart(generation + 1)
         after._restart()
         self._become(after)
@@ -694,8 +751,9 @@ def _of_pool(coverage: Coverage, partition: Partition) -> Coverage:
     """Return `coverage`; ValueError unless it is of that partition."""
     if coverage.partition != partition:
         raise ArgumentError(
-            f"coverage: expected one of the allocator's partition {partition!r}, got one of {coverage.partition!r}; "
-            "make it as aria.Coverage(partition, items=...)"
+            f"coverage: expected one of the allocator's partition {shown(partition)}, got one of "
+            f"{shown(coverage.partition)}",
+            remedy="coverage = aria.Coverage(partition, items=items)",
         )
     return coverage
 
@@ -706,7 +764,8 @@ def _refuse(policy: Policy, **given: Any) -> None:
         if value is not None:
             raise ArgumentError(
                 f"{name}={shown(value)}: {type(policy).__name__} draws by its own shares and would ignore it; leave "
-                f"{name} out, or leave out policy={policy!r}"
+                f"{name} out, or leave out policy={shown(policy)}",
+                remedy=f"{name} = None",
             )
 
 
@@ -731,7 +790,7 @@ def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> 
                 f"{who}: expected {what} with {name!r}, float64{[*array.shape]}, got {shown(there.get(name))}"
             )
     if len(there) != len(like):
-        raise ArgumentError(f"{who}: expected {what} {sorted(like)}, got {shown(list(there))}")
+        raise ArgumentError(f"{who}: expected {what} {shown(sorted(like))}, got {shown(list(there))}")
 
 
 def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
@@ -766,9 +825,7 @@ _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
 _GENERATIONS = 2  # of the kernel's streams of random words
 _LEVEL_EVERY = 64  # rounds between two looks at the level of scores, once every region was visited
+_LOOK_EVERY = 2  # rounds between two looks at the level of losses
 _SHIFT_STEP = 32.0  # the shift is a multiple of it, so that it changes rarely: then all weights are computed anew
 _INFINITE = np.full(1, np.inf)
 _INFINITE.flags.writeable = False
-_ADOPT = (
-    ". To carry its estimates over, call allocator.adopt(state, partition=the_partition_it_had) before the first draw"
-)

@@ -19,14 +19,15 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 
 from aria_sampling import _kernel
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
-from aria_sampling._check import as_array, as_path, float_vector, instance, is_tensor, nulls, real, shown_path
+from aria_sampling._check import as_array, as_path, by_name, float_vector, instance, is_tensor, nulls, real, shown_path
 from aria_sampling.errors import ArgumentError, AriaWarning, StateError
 from aria_sampling.partition._file import Format, read, write
 from aria_sampling.partition.partition import Partition, checked_items
@@ -54,7 +55,8 @@ class Coverage:
         items: The items that have data, integers [m] in ``0..n_items-1`` in any order, an item with several rows of
             data as often as it has rows; or a bool mask [n_items]. List, array, tensor or Series. Captions that are not
             in the pool (-1, NaN, None) are refused: they go to `embeddings`.
-        counts: Instead of `items` and `embeddings`: rows of data of each region, real [n_regions], not negative.
+        counts: Instead of `items` and `embeddings`: rows of data of each region, real [n_regions], not negative, in
+            the order of ``partition.names`` or as a dictionary by these names.
         embeddings: Real [m, d]: captions with data that are no items of the pool, each of which goes to the region
             with the nearest centre. They count in addition to `items`. They come from the encoder that the pool's
             embeddings came from; only the width is checked.
@@ -299,6 +301,8 @@ def _checked_counts(partition: Partition, counts: Any, items: Any, embeddings: A
     if items is not None or embeddings is not None:
         other = "items" if items is not None else "embeddings"
         raise ArgumentError(f"counts: expected no {other}= beside it, got both; counts= says all there is of a region")
+    if isinstance(counts, Mapping):
+        counts = by_name("counts", cast("Mapping[Any, Any]", counts), partition.names)
     array = float_vector("counts", counts, length=partition.n_regions)
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.sum())

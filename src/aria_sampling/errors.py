@@ -6,6 +6,7 @@ caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "UnsizedError",
     "UsageError",
     "lag_message",
+    "outside",
 ]
 
 
@@ -88,6 +90,14 @@ class RankError(AriaError, RuntimeError):
 
 
 _MOST_SAID = 900  # characters
+
+
+def outside() -> int:
+    """Return the ``stacklevel`` with which a warning of the calling function points at the caller of this library."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def lag_message(closed: int, open_rounds: int, lag: int) -> str:

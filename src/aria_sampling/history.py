@@ -114,16 +114,13 @@ class History:
             StateError: The state is damaged, or of another schema or pool.
         """
         config: dict[str, Any] = take(state, "config", dict)
-        found: dict[str, Any] = take(state, "settings", dict)
-        if not all(isinstance(text, str) for text in found.values()):
-            raise StateError(f"state entry 'settings': expected text, got {shown(found)}")
         try:
             every, most = int(take(config, "every", str)), int(take(config, "max_records", str))
         except ValueError:
             raise StateError(f"state entry 'config': expected numbers of records, got {shown(config)}") from None
         pool = instance("partition", partition, Partition)
         check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=config)
-        target = decode("target", take(take(state, "target", dict), "target", dict))
+        target = decode("target", take(state, "target", dict))
         history = cls(
             Allocator(pool, target=target),
             every=every,
@@ -131,7 +128,7 @@ class History:
             normalised=take(config, "losses", str) == _NORMALISED,
         )
         history.load_state_dict(state)
-        history._settings = {name: str(text) for name, text in found.items()}
+        history._settings = _checked_settings(state)
         return history
 
     # -- recording -------------------------------------------------------------------------------------
@@ -233,7 +230,7 @@ class History:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Settings of the run's allocator in words: policy, estimator, exploration; max_repeat and coverage if set."""
+        """Settings of the run's allocator in words: policy, estimator, exploration, max_repeat, coverage."""
         return dict(self._settings)
 
     @property
@@ -264,7 +261,7 @@ class History:
         """
         if not isinstance(regions_learn_alone, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"regions_learn_alone={shown(regions_learn_alone)}: expected True or False")
-        if regions_learn_alone and "coverage" in self._settings:
+        if regions_learn_alone and self._settings["coverage"] != _NONE:
             raise ArgumentError(
                 "regions_learn_alone=True: expected no coverage; its rows train anyway, so regions do not learn from "
                 "their draws alone",
@@ -290,7 +287,7 @@ class History:
             "n_regions": pool.n_regions,
             "config": self._config(),
             "settings": self.settings,
-            "target": {"target": encode(self.allocator.target)},
+            "target": encode(self.allocator.target),
             "records": self._n,
             "spacing": self._spacing,
             "columns": encode_all(self._columns),
@@ -308,9 +305,10 @@ class History:
         pool = self.allocator.partition
         check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=self._config())
         mine = {"target": self.allocator.target}
-        target = decode_all("state", take(state, "target", dict), mine)["target"]
+        target = decode_all("state", {"target": take(state, "target", dict)}, mine)["target"]
         if not np.array_equal(target, mine["target"]):
             raise StateError(f"state of another target: {target} there, {mine['target']} here")
+        _checked_settings(state)  # in words, for a report: they need not be those of now
         n, spacing = take(state, "records", int), take(state, "spacing", int)
         columns = decode_all("columns", take(state, "columns", dict), self._columns)
         rounds = columns["rounds"][: max(n, 0)]
@@ -334,22 +332,31 @@ class History:
 
 _OF_THE_MOMENT = ("round", "open_rounds")  # metrics that are a column already, or depend on what a loader draws ahead
 _REGIONAL = ("mean", "stderr", "count", "probabilities")
+_SETTINGS = ("policy", "estimator", "exploration", "max_repeat", "coverage")
+_NONE = "none"
 _NORMALISED = "normalised by noise level"
 
 
 def _settings(allocator: Allocator) -> dict[str, str]:
-    """Return settings in words."""
-    settings = {
+    """Return settings in words, all of `_SETTINGS`."""
+    coverage, text = allocator.coverage, _NONE
+    if coverage is not None and coverage.is_online:
+        text = "online, by the rows that came"
+    elif coverage is not None and not coverage.is_empty:
+        none = int((coverage.counts == 0).sum())
+        text = f"{coverage.counts.sum():,.0f} rows of data, none in {none:,} regions"
+    return {
         "policy": repr(allocator.policy),
         "estimator": repr(allocator.estimator),
         "exploration": f"{allocator.exploration:g}",
+        "max_repeat": _NONE if allocator.max_repeat is None else f"{allocator.max_repeat:g}",
+        "coverage": text,
     }
-    if allocator.max_repeat is not None:
-        settings["max_repeat"] = f"{allocator.max_repeat:g}"
-    coverage = allocator.coverage
-    if coverage is not None and coverage.is_online:
-        settings["coverage"] = "online, by the rows that came"
-    elif coverage is not None and not coverage.is_empty:
-        none = int((coverage.counts == 0).sum())
-        settings["coverage"] = f"{coverage.counts.sum():,.0f} rows of data, none in {none:,} regions"
-    return settings
+
+
+def _checked_settings(state: Any) -> dict[str, str]:
+    """Return the settings of a saved state; StateError unless they are text, and all there."""
+    settings: dict[str, Any] = take(state, "settings", dict)
+    if set(settings) != set(_SETTINGS) or not all(isinstance(text, str) for text in settings.values()):
+        raise StateError(f"state entry 'settings': expected text for {', '.join(_SETTINGS)}, got {shown(settings)}")
+    return dict(settings)

@@ -129,7 +129,7 @@ class OpenRounds:
         """Return the oldest open round; RuntimeError, naming the call `what`, if none is open."""
         rounds = self._open()
         if not rounds:
-            raise UsageError(_NONE_OPEN.format(what))
+            raise UsageError(_NONE_OPEN.format(what), remedy="draw = allocator.draw(n)")
         return rounds[0]
 
     # -- reports of faces ------------------------------------------------------------------------------

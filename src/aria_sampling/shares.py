@@ -13,11 +13,11 @@ import numpy as np
 
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray
-from aria_sampling._check import as_array, float_vector, real, shown
+from aria_sampling._check import as_array, by_name, float_vector, real, shown
 from aria_sampling.errors import ArgumentError
 from aria_sampling.pacing import capped
 
-__all__ = ["by_name", "shares", "target_shares", "water_fill"]
+__all__ = ["shares", "target_shares", "water_fill"]
 
 
 def target_shares(target: Any, sizes: Any, names: Sequence[str] = ()) -> FloatArray:
@@ -62,18 +62,6 @@ def target_shares(target: Any, sizes: Any, names: Sequence[str] = ()) -> FloatAr
             return raw.copy()  # shares already, as of a saved target: dividing again would change their last bits
         raw = raw / raw.max()
     return raw / raw.sum()
-
-
-def by_name(name: str, values: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
-    """Return the values of a dictionary in the order of the regions; ValueError unless it has one for each."""
-    missing = [region for region in names if region not in values]
-    others = [key for key in values if key not in set(names)]
-    if missing or others or not names:
-        raise ArgumentError(
-            f"{name}: expected a value for each region by its name, {shown(list(names))}; "
-            f"missing {shown(missing)}, not a region {shown(others)}",
-        )
-    return [values[region] for region in names]
 
 
 _EPSILON = 2.0**-52

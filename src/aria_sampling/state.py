@@ -366,7 +366,6 @@ def learnt_by(state: Any, partition: Partition, estimator: Estimator) -> tuple[S
         fingerprint=partition.fingerprint,
         n_regions=partition.n_regions,
         config={**config, "estimator": repr(estimator)},
-        remedy="",
     )
     like = estimator.init(partition.n_regions)
     rows = decode_all("estimator_rows", take(state, "estimator_rows", dict), like.rows)
@@ -379,18 +378,24 @@ def learnt_by(state: Any, partition: Partition, estimator: Estimator) -> tuple[S
     return State(rows, shared), generation
 
 
-def check_fit(state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str) -> None:
+def check_fit(
+    state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str | None = None
+) -> None:
     """Raise StateError, which says what differs and what can be done, unless an allocator's `state` fits."""
     if (its := take(state, "schema", int)) != SCHEMA:
         raise StateError(f"state of another version of this library: schema={its}, this one reads {SCHEMA}")
     check_pool(state, fingerprint=fingerprint, n_regions=n_regions, config=config, remedy=remedy)
 
 
-def check_pool(state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str = "") -> None:
+def check_pool(
+    state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str | None = None
+) -> None:
     """Raise StateError, which says what differs, unless `state` is of that pool and of that configuration."""
     for key, kind, here in (("n_regions", int, n_regions), ("fingerprint", str, fingerprint)):
         if (there := take(state, key, kind)) != here:
-            raise StateError(f"state of another pool: it has {key}={there!r}, this one {here!r}{remedy}")
+            raise StateError(
+                f"state of another pool: it has {key}={shown(there)}, this one {shown(here)}", remedy=remedy
+            )
     there = take(state, "config", dict)
     differ = [
         f"{key}: {shown(there.get(key))} there, {shown(config.get(key))} here"
@@ -398,4 +403,4 @@ def check_pool(state: Any, *, fingerprint: str, n_regions: int, config: dict[str
         if there.get(key) != config.get(key)
     ]
     if differ:
-        raise StateError("state of another configuration: " + "; ".join(differ) + remedy)
+        raise StateError("state of another configuration: " + "; ".join(differ), remedy=remedy)

@@ -60,7 +60,7 @@ def sound(allocator):
     assert {name for name, value in allocator.metrics().items() if not math.isfinite(value)} <= unknown
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 @given(st.data(), *parts.values())
 def test_any_losses(data, estimator, policy, target):
     """Random poison in random rows: sound after every round, the dropped ones counted exactly, draws go on."""
@@ -80,7 +80,7 @@ def test_any_losses(data, estimator, policy, target):
         assert np.isfinite(draw.weights).all()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 @given(*parts.values(), st.sampled_from([np.float16, np.float32, np.float64, np.int8]))
 def test_loss_dtypes(estimator, policy, target, dtype):
     allocator = aria.Allocator(small_pool(), estimator=estimator, policy=policy, target=target)
@@ -146,7 +146,7 @@ def test_a_single_outlier_is_forgotten():
         assert allocator.estimate().mean[0] == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_alternating_extremes(estimator, policy):
@@ -158,7 +158,7 @@ def test_alternating_extremes(estimator, policy):
         sound(allocator)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_largest_allowed_losses(estimator):
     """|x| just below 1e150 in every row, both signs: squares and their sums stay inside float64."""
@@ -191,7 +191,7 @@ def test_clipped_evidence_moves_trust_by_so_much_at_most():
     assert rows["members"][0, 3 * 2 :].max() <= 9.0 * (1 + 1e-12)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 @given(st.lists(st.sampled_from(POISON), min_size=8, max_size=8), st.booleans(), st.integers(0, 2**32))
 def test_random_conditioning_with_any_losses(losses, normalise, seed):
     pool = small_pool()
@@ -204,7 +204,7 @@ def test_random_conditioning_with_any_losses(losses, normalise, seed):
         sound(allocator)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::aria_sampling.AriaWarning")
 def test_profile_with_any_losses():
     profile = aria.TimestepProfile(n_bins=4)
     state, bins, weights = profile.init(), np.arange(4), np.array([1.0, 5.0, 1e-300, 1e-3])

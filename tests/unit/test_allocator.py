@@ -723,3 +723,27 @@ def test_sampler_is_bound_to_its_allocator():
     assert isinstance(sampler, torch.utils.data.Sampler)
     assert list(itertools.islice(sampler, 4)) == make().draw(4).items.tolist()
     assert len(allocator.open_rounds) == 1
+
+
+# ------------------------------------------------------------------------------------------ numbers by name
+
+
+def test_shares_and_counts_may_come_by_name():
+    """An array has the order of `partition.names`, which is sorted: a dictionary cannot go wrong."""
+    pool = aria.Partition.from_labels(["web"] * 5 + ["books"] * 3 + ["code"] * 2)
+    shares = {"web": 0.2, "books": 0.3, "code": 0.5}
+    allocator = aria.Allocator(pool, target=shares, coverage=aria.Coverage(pool, counts={**shares, "web": 0.0}))
+    assert pool.names == ("books", "code", "web")
+    assert allocator.target.tolist() == [0.3, 0.5, 0.2]
+    assert allocator.coverage.counts.tolist() == [0.3, 0.5, 0.0]
+    for wrong in ({**shares, "other": 1.0}, {"web": 1.0}, {}):
+        with pytest.raises(aria.ArgumentError, match="target: expected a value for each region by its name"):
+            aria.Allocator(pool, target=wrong)
+        with pytest.raises(aria.ArgumentError, match="counts: expected a value for each region by its name"):
+            aria.Coverage(pool, counts=wrong)
+
+
+def test_numbers_written_as_text_are_sorted_as_numbers():
+    pool = aria.Partition.from_labels([str(k) for k in range(12)])
+    assert pool.names == tuple(str(k) for k in range(12))
+    assert pool.labels.tolist() == list(range(12))

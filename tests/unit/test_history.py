@@ -199,7 +199,8 @@ def test_a_history_knows_its_settings_and_its_unit():
     assert not raw.normalised
     assert not aria.History(allocator).normalised
     refuses(raw, history.state_dict(), "losses", "normalised by noise level", "as reported")
-    assert "coverage" not in aria.History(aria.Allocator(pool)).settings
+    assert aria.History(aria.Allocator(pool)).settings["coverage"] == "none"
+    assert aria.History(aria.Allocator(pool, coverage=aria.Coverage(pool, items=[]))).settings["coverage"] == "none"
     assert "online" in make().settings["coverage"]
 
 

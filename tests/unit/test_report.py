@@ -68,7 +68,7 @@ def test_an_answer_of_each_kind_has_a_heading(monkeypatch, tmp_path):
     history, gain = trained(2, 3), aria.Gain(0.1, 0.05, 0.2)
     monkeypatch.setattr(report._page, "figures", lambda history: {})
     for recommendation in ("adaptive", "pool", "uniform", "undecided"):
-        monkeypatch.setattr(history, "advice", lambda r=recommendation: aria.Advice(r, gain, gain))
+        monkeypatch.setattr(history, "advice", lambda r=recommendation, **_: aria.Advice(r, gain, gain))
         page = Page(report.html(history, tmp_path / "r.html").read_text(encoding="utf-8"))
         assert history.advice().verdict in page.text
         assert "+10.0% (+5.0% to +20.0%)" in page.text
@@ -115,6 +115,12 @@ def test_matplotlib_is_loaded_when_a_figure_is_made():
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages without figures, which take long."""
+    monkeypatch.setattr(report._page, "figures", lambda history: {})
+
+
 def written(tmp_path, history, saved=None):
     """The page of the command line, from a history saved alone, or in `saved`."""
     torch = pytest.importorskip("torch")
@@ -139,7 +145,7 @@ def written(tmp_path, history, saved=None):
     ],
     ids=["uniform", "pool", "tau, capped", "PoolPolicy", "UniformPolicy", "floats", "floats that are not shares"],
 )
-def test_from_the_command_line(tmp_path, capsys, settings):
+def test_from_the_command_line(tmp_path, capsys, settings, no_pictures):
     """The page of the saved run is that of the live one, to the last byte, whatever the target."""
     history = trained(names=NAMES, **settings)
     page = written(tmp_path, history)
@@ -196,6 +202,18 @@ def by_switch(allocator):
         yield switch.state_dict()
 
 
+def by_mixture(allocator):
+    from aria_sampling.torch import RegionMixture
+
+    sources = {name: range(9) for name in allocator.partition.names}
+    mixture = RegionMixture(sources, allocator, batch_size=16, num_samples=128)
+    samples = iter(mixture)
+    for _ in range(8):
+        regions = [next(samples)[0] for _ in range(16)]
+        mixture.observe(regions, [1.0 + region for region in regions])
+        yield mixture.state_dict()
+
+
 def after_adopt(allocator):
     other = aria.Allocator(allocator.partition, target="uniform")
     for _ in by_loop(other):
@@ -204,16 +222,17 @@ def after_adopt(allocator):
     yield from by_loop(allocator)
 
 
-@pytest.mark.parametrize("face", [by_loop, by_sampler, by_switch, after_adopt])
-def test_from_a_checkpoint_of_any_face(tmp_path, face):
+@pytest.mark.parametrize("face", [by_loop, by_sampler, by_switch, by_mixture, after_adopt])
+def test_from_a_checkpoint_of_any_face(tmp_path, face, no_pictures):
     """The history lies in the checkpoint beside the states of the others; regions and target are not all alike."""
     pytest.importorskip("torch")
     pool = aria.Partition.from_labels(np.repeat(np.arange(5), [3, 5, 7, 11, 13]))
-    covered = None if face is by_loop else aria.Coverage(pool, items=[0, 9, 9, 30])
+    covered = None if face in (by_loop, by_mixture) else aria.Coverage(pool, items=[0, 9, 9, 30])
     allocator = aria.Allocator(pool, target=0.4, coverage=covered, max_repeat=9.0)
     history, state = aria.History(allocator, every=1), None
-    for state in face(allocator):
+    for its in face(allocator):
         history.record()
+        state = its
     checkpoint = {"step": 8, "aria": {"face": state, "allocator": allocator.state_dict(), "log": history.state_dict()}}
     page = written(tmp_path, history, checkpoint)
     assert page == report.html(history, tmp_path / "live.html").read_text(encoding="utf-8")
@@ -251,7 +270,7 @@ def switched(normalise):
     return history
 
 
-def test_a_ratio_near_one_is_not_shown_as_progress(tmp_path):
+def test_a_ratio_near_one_is_not_shown_as_progress(tmp_path, no_pictures):
     """Under a RandomConditioning losses are divided by what is usual at their noise level."""
     history = switched(normalise=True)
     page = Page(report.html(history, tmp_path / "r.html").read_text(encoding="utf-8"))
@@ -284,7 +303,7 @@ def test_names_of_any_script_that_repeat_or_are_long(tmp_path, recwarn):
     assert page.tags.count("bdi") == 12
 
 
-def test_nothing_to_allocate_is_the_answer(tmp_path):
+def test_nothing_to_allocate_is_the_answer(tmp_path, no_pictures):
     history = trained(8, rounds=40)
     alike = aria.History(aria.Allocator(history.allocator.partition), every=1)
     rng = np.random.default_rng(0)
@@ -297,7 +316,7 @@ def test_nothing_to_allocate_is_the_answer(tmp_path):
     assert "nothing to allocate" not in report.html(history, tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_who_knows_that_regions_learn_alone_says_so(tmp_path):
+def test_who_knows_that_regions_learn_alone_says_so(tmp_path, no_pictures):
     history = trained(names=NAMES)
     page = Page(report.html(history, tmp_path / "r.html", regions_learn_alone=True).read_text(encoding="utf-8"))
     assert history.advice(regions_learn_alone=True).verdict in page.text

@@ -97,11 +97,11 @@ def html(history: History, path: str | os.PathLike[str], *, regions_learn_alone:
 def _headline(history: History) -> str:
     """Return what was run, in a line."""
     pool, draws, settings = history.allocator.partition, int(history.draw_counts[-1].sum()), history.settings
-    said = [settings[name] for name in ("policy", "estimator") if name in settings]
-    said += [f"{name} {settings[name]}" for name in ("exploration", "max_repeat") if name in settings]
+    said = [settings["policy"], settings["estimator"], f"exploration {settings['exploration']}"]
+    said += [f"max_repeat {settings['max_repeat']}"] if settings["max_repeat"] != "none" else []
     return (
         f"{int(history.rounds[-1]):,} rounds, {draws:,} draws from {pool.n_items:,} items in {pool.n_regions:,} "
-        f"regions. Coverage: {settings.get('coverage', 'none')}. {', '.join(said)}."
+        f"regions. Coverage: {settings['coverage']}. {', '.join(said)}."
     )
 
 

@@ -11,7 +11,7 @@ On one process, with losses on the host, nothing is packed and nothing is copied
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -212,11 +212,11 @@ def _refuse_one(name: str, ids: Any, losses: Any) -> None:
     Its losses may be several, where the sample is a batch by itself.
     """
     if isinstance(ids, int | np.integer) or (isinstance(ids, Tensor) and ids.ndim == 0 and not ids.is_floating_point()):
-        which = {"indices": "index", "regions": "region"}.get(name, name)
+        which, one = {"indices": "index", "regions": "region"}.get(name, name), int(cast("Any", ids))
         raise ArgumentError(
-            f"{name}: expected a one-dimensional array of integers, one a loss, got the single {which} {int(ids)}; a "
+            f"{name}: expected a one-dimensional array of integers, one a loss, got the single {which} {one}; a "
             "sample that is a batch by itself is one row, and its loss is the mean of its losses",
-            remedy=f"{name}, losses = [{int(ids)}], losses.mean().reshape(1)" if hasattr(losses, "reshape") else None,
+            remedy=f"{name}, losses = [{one}], losses.mean().reshape(1)" if hasattr(losses, "reshape") else None,
         )
 
 
@@ -228,18 +228,19 @@ def loss_vector(losses: Any, n: int) -> FloatArray:
 
 def _refuse_several(losses: Any, n: int) -> None:
     """Raise ValueError, which says how to make one of them, for several losses a row, [n, ...] or [n * k]."""
-    shape = tuple(getattr(losses, "shape", ()))
-    flat = len(shape) == 1 and n > 0 and shape[0] > n and shape[0] % n == 0
-    if (not flat and not (len(shape) > 1 and shape[0] == n)) or str(getattr(losses, "dtype", "")).endswith("bool"):
+    shape: Any = tuple(getattr(losses, "shape", ()))
+    first = shape[0] if shape else 0
+    flat = len(shape) == 1 and n > 0 and first > n and first % n == 0
+    if (not flat and not (len(shape) > 1 and first == n)) or str(getattr(losses, "dtype", "")).endswith("bool"):
         return
-    several = f"losses.reshape({n}, {shape[0] // n})" if flat else "losses"
+    several = f"losses.reshape({n}, {first // n})" if flat else "losses"
     if len(shape) > 2:
         mean = f"{several}.flatten(1).mean(dim=1)" if isinstance(losses, Tensor) else f"losses.reshape({n}, -1).mean(1)"
     else:
         mean = f"{several}.mean({'dim' if isinstance(losses, Tensor) else 'axis'}=1)"
     raise ArgumentError(
         f"losses: expected {n} numbers, one a row, got "
-        + (f"{shape[0]}, which is {shape[0] // n} a row" if flat else f"shape {shape}")
+        + (f"{first}, which is {first // n} a row" if flat else f"shape {shape}")
         + "; for several losses a row report their mean",
         remedy=f"losses = {mean}",
     )
@@ -252,11 +253,11 @@ def _credit_vector(credit: Any, n: int) -> BoolArray | None:
     array = as_array("credit", to_array(credit, "credit"), "bools, one a row")
     if array.shape != (n,) or (array.dtype != np.bool_ and n > 0):
         zeros_and_ones = array.shape == (n,) and array.dtype.kind in "iu" and bool(np.isin(array, (0, 1)).all())
-        cast = "credit.bool()" if isinstance(credit, Tensor) else "np.asarray(credit, bool)"
+        made = "credit.bool()" if isinstance(credit, Tensor) else "np.asarray(credit, bool)"
         raise ArgumentError(
             f"credit: expected bools, one a row, shape ({n},), got dtype {array.dtype}, shape {array.shape}; True is "
             "for a row whose loss is credited to its region",
-            remedy=f"credit = {cast}" if zeros_and_ones else None,
+            remedy=f"credit = {made}" if zeros_and_ones else None,
         )
     return array.astype(np.bool_)
 

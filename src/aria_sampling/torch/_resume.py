@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import StateError
@@ -53,8 +53,8 @@ def misfit(
     anew = "a new epoch" if new_epoch else "the sources from their beginning"
     if _fits(allocator, lambda trial: trial.load_state_dict(allocation)):
         return StateError(f"{why}; the allocation fits, and can go on with {anew}", remedy=f"{load}{begin}")
-    config = allocation.get("config")
-    there: dict[Any, Any] = config if isinstance(config, dict) else {}
+    config: Any = allocation.get("config")
+    there = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
     if there.get("estimator") != repr(allocator.estimator):  # damaged, or its estimates are of another kind
         return StateError(why)
     if allocator.round or len(allocator.rounds):

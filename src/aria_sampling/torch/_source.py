@@ -208,7 +208,10 @@ def _sketch(sample: Any) -> bytes:
         return repr(cast("Mapping[str, Any]", sample)["__key__"]).encode("utf-8", "replace")
     names: list[bytes] = []
     numbers: list[bytes] = []
-    _look(sample, names, numbers, depth=3)
+    try:
+        _look(sample, names, numbers, depth=3)
+    except Exception:  # whatever the parts of a sample raise: it must not fail for being looked at
+        return b""
     return b"|".join(names or numbers)
 
 
@@ -220,9 +223,9 @@ def _look(value: Any, names: list[bytes], numbers: list[bytes], depth: int) -> N
     elif isinstance(value, float):
         numbers.append(repr(value).encode())
     elif isinstance(value, Tensor):
-        if value.is_cpu and value.is_contiguous():
-            start = value.detach().view(-1)[:_NUMBERS].tolist()
-            numbers.append(repr(start).encode())
+        if value.is_cpu and value.is_contiguous() and not value.is_complex():
+            start = value.detach().view(-1)[:_NUMBERS].double().numpy()
+            numbers.append(repr(start.tolist()).encode())
     elif isinstance(value, np.ndarray | np.generic):
         numbers.append(repr(cast("Any", value).ravel()[:_NUMBERS].tolist()).encode("utf-8", "replace"))
     elif depth and isinstance(value, Mapping | Sequence):

@@ -489,7 +489,6 @@ class RegionMixture(IterableDataset[Any]):
                 "shuffle buffer",
                 f"sources: {shown(forgetful)} shuffle in a buffer that is not in their state: of each, as many samples "
                 "as the buffer has are lost or come again. To resume exactly, shuffle the shards and not the samples",
-                stacklevel=4,
             )
         if astray := [source.name for source in self._sources if source.strays]:
             self.allocator.warn_once(
@@ -497,7 +496,6 @@ class RegionMixture(IterableDataset[Any]):
                 f"sources: {shown(astray)} gave other samples, or in another order, than in the run that is resumed: "
                 "of the present pass some come again and others are left out. To resume exactly, shuffle with a seed "
                 "that is the same in every run. If only a random augmentation differs, all is well",
-                stacklevel=4,
             )
 
 

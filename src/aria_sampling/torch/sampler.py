@@ -226,7 +226,6 @@ class AriaSampler(Sampler[int]):
                 f"an epoch of {self._batches} batches was drawn to its end and none of them was observed, so it is "
                 "drawn again: call observe() or step() once for every batch; if the loader has drop_last=True, give it "
                 "to the sampler, too (sampler.attach(loader) checks that)",
-                stacklevel=5,
             )
         self._forget_open()
         if not 0 <= closed - self._epoch_start < self._batches:

@@ -790,9 +790,16 @@ def test_what_tells_no_samples_apart_is_never_astray():
     class Thing:
         pass
 
-    straight, resumed = (RegionMixture({"a": [Thing() for _ in range(9)]}, batch_size=1) for _ in range(2))
-    region, _ = next(iter(straight))
-    straight.observe([region], [1.0])
+    class Fails(dict):
+        def values(self):
+            raise KeyError
+
+    def things():
+        return [Thing(), torch.eye(2).to_sparse(), torch.ones(2) + 1j, {"x": Fails()}, None, {1, 2}]
+
+    straight, resumed = (RegionMixture({"a": things()}, batch_size=6) for _ in range(2))
+    assert len(list(islice(straight, 6))) == 6
+    straight.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resumed.load_state_dict(straight.state_dict())
