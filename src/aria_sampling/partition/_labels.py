@@ -94,9 +94,9 @@ def _numbers(labels: Any) -> tuple[AnyArray, tuple[str, ...] | None, int]:
     if numbers is not None:
         return np.append(numbers, -1)[codes], None, n_null  # a code of -1 takes the last, -1
     digits = all(isinstance(value, str) and value.isascii() and value.isdecimal() for value in values)
-    try:  # numbers that are written as text go as numbers do: "2" before "10"
-        key = (lambda i: (int(values[i]), values[i])) if digits else values.__getitem__
-        order = sorted(range(len(values)), key=key)
+    ranked = [(int(value), value) for value in values] if digits else values  # "2" before "10", as numbers go
+    try:
+        order = sorted(range(len(values)), key=ranked.__getitem__)
     except TypeError:  # no order among them: numbers and texts, complex numbers
         order = sorted(range(len(values)), key=lambda i: (type(values[i]).__name__, str(values[i])))
     rank = np.full(len(values) + 1, -1)
