@@ -28,6 +28,7 @@ TRACKER, RADIUS, GAIN, ALLOCATION, DRAWING, CERTIFICATE, ESTIMATE = (
 REFERENCE, ALLOCATOR, HISTORY, CONDITIONING = (
     f"tests/unit/test_{name}.py" for name in ("reference", "allocator", "history", "conditioning")
 )
+CAP = "tests/laws/test_repeat_cap.py"
 FAILED = "tests/stress/test_failed_calls.py"
 KERNEL = "_kernel/reference.py"
 
@@ -223,6 +224,23 @@ MUTANTS = [
         OBJECTIVE, ALLOCATOR,
     ),
     mutant(
+        "cap-without-load", "a region may take any number of rows at once",
+        "pacing.py::paced", "np.where(p > 0, A, 0.0)", "np.where(p > 0, float(n), 0.0)", CAP,
+    ),
+    mutant(
+        "cap-never-forgives", "rows of long ago count against the cap",
+        "pacing.py::paced", "pace[1] - n * cap", "pace[1]", CAP,
+    ),
+    mutant(
+        "rows-by-this-draw-alone", "what a region is owed from earlier draws is forgotten",
+        "pacing.py::paced", "pace[0] + n * p", "n * p", CAP,
+    ),
+    mutant(
+        "pace-not-restored", "a loaded state begins the pace anew",
+        "state.py::Progress.load", "getattr(self, name), draws[name]",
+        "getattr(self, name), draws[name] * (name != 'pace')", CAP,
+    ),
+    mutant(
         "shares-divided-again", "a target that is shares already changes its last bits",
         "shares.py::target_shares", "raw.max() <= 1 and A <= B", "False", OBJECTIVE, HISTORY,
     ),
@@ -339,7 +357,7 @@ MUTANTS = [
     ),
     mutant(
         "changes-not-saved", "what feedback will do to coming draws is not part of a state",
-        "state.py::Progress.arrays", "self._known_changes().copy()", "deque()", RESUME,
+        "state.py::Progress.arrays", "deque(self._known_changes())", "deque()", RESUME,
     ),
     mutant(
         "negative-estimates", "estimates below 0 reach the policy",
@@ -361,7 +379,7 @@ MUTANTS = [
     ),
     mutant(
         "counted-before-it-is-stored", "a round whose part fails has counted already",
-        "allocator.py::Allocator._close", "progress, estimator = A",
+        "allocator.py::Allocator._learn", "progress, estimator = A",
         "progress, estimator = A\nprogress.counters[2] += 1", FAILED,
     ),
     mutant(
