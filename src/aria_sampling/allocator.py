@@ -648,6 +648,7 @@ class Allocator:
             fingerprint=self._partition.fingerprint,
             n_regions=self._partition.n_regions,
             config={**self._config(), "lag": str(lag)},
+            hint="; adopt() carries estimates over, in an allocator of the same estimator that has not drawn yet",
             remedy=self._way_on(state),
         )
         like = {} if self._uncovered is None else {"uncovered": self._uncovered}

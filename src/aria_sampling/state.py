@@ -379,22 +379,34 @@ def learnt_by(state: Any, partition: Partition, estimator: Estimator) -> tuple[S
 
 
 def check_fit(
-    state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str | None = None
+    state: Any,
+    *,
+    fingerprint: str,
+    n_regions: int,
+    config: dict[str, str],
+    hint: str = "",
+    remedy: str | None = None,
 ) -> None:
     """Raise StateError, which says what differs and what can be done, unless an allocator's `state` fits."""
     if (its := take(state, "schema", int)) != SCHEMA:
         raise StateError(f"state of another version of this library: schema={its}, this one reads {SCHEMA}")
-    check_pool(state, fingerprint=fingerprint, n_regions=n_regions, config=config, remedy=remedy)
+    check_pool(state, fingerprint=fingerprint, n_regions=n_regions, config=config, hint=hint, remedy=remedy)
 
 
 def check_pool(
-    state: Any, *, fingerprint: str, n_regions: int, config: dict[str, str], remedy: str | None = None
+    state: Any,
+    *,
+    fingerprint: str,
+    n_regions: int,
+    config: dict[str, str],
+    hint: str = "",
+    remedy: str | None = None,
 ) -> None:
     """Raise StateError, which says what differs, unless `state` is of that pool and of that configuration."""
     for key, kind, here in (("n_regions", int, n_regions), ("fingerprint", str, fingerprint)):
         if (there := take(state, key, kind)) != here:
             raise StateError(
-                f"state of another pool: it has {key}={shown(there)}, this one {shown(here)}", remedy=remedy
+                f"state of another pool: it has {key}={shown(there)}, this one {shown(here)}{hint}", remedy=remedy
             )
     there = take(state, "config", dict)
     differ = [
@@ -403,4 +415,4 @@ def check_pool(
         if there.get(key) != config.get(key)
     ]
     if differ:
-        raise StateError("state of another configuration: " + "; ".join(differ), remedy=remedy)
+        raise StateError("state of another configuration: " + "; ".join(differ) + hint, remedy=remedy)

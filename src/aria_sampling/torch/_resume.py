@@ -28,7 +28,7 @@ def load_allocation(allocator: Allocator, allocation: dict[str, Any], face: str)
         if not str(error).startswith(_MISFITS):
             raise
         why = str(error)
-        for way in (f". Try: {error.remedy}", ". To carry its estimates over"):  # in terms of the allocator's state
+        for way in (f". Try: {error.remedy}", "; adopt() carries"):  # in terms of the allocator's state
             why = why.partition(way)[0]
         refused = misfit(why, allocator, allocation, face)
     else:

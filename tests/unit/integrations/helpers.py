@@ -50,8 +50,9 @@ def _rank(rank, world, port, main, argv, queue):
     os.environ.update(LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
     queue.put((rank, main(argv).digest()))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # accelerate ends it with the training
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def free_port():
