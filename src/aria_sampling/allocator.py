@@ -442,11 +442,14 @@ class Allocator:
         shared = _fixed(progress.policy).shared
         scores = self._checked_scores(policy.log_score(_not_negative(now), shared), len(k))
         cold, shift = progress.newest
-        if progress.n_cold or round_ % _LEVEL_EVERY == 0:
+        look = round_ % _LEVEL_EVERY == 0
+        if progress.n_cold or look:
             mean = _kernel.borrowed(k, belief, progress.belief, progress.belief_sums)
             one = Estimate(np.array([max(mean, 0.0)]), _INFINITE, np.zeros(1), _INFINITE)
             cold = float(self._checked_scores(policy.log_score(one, shared), 1)[0])
-            shift = _SHIFT_STEP * round(cold / _SHIFT_STEP) if cold > -np.inf else shift
+        if look or not shift - _SHIFT_BELOW < scores.max() < shift + _SHIFT_ABOVE:
+            highest = max(progress.highest(k, scores, self._target), cold if progress.n_cold else -np.inf)
+            shift = _SHIFT_STEP * round(highest / _SHIFT_STEP) if highest > -np.inf else shift
         return progress.policy, Change(round_, k, scores, cold, shift)
 
     def _checked_scores(self, scores: Any, length: int) -> FloatArray:
@@ -828,5 +831,6 @@ _GENERATIONS = 2  # of the kernel's streams of random words
 _LEVEL_EVERY = 64  # rounds between two looks at the level of scores, once every region was visited
 _LOOK_EVERY = 2  # rounds between two looks at the level of losses
 _SHIFT_STEP = 32.0  # the shift is a multiple of it, so that it changes rarely: then all weights are computed anew
+_SHIFT_BELOW, _SHIFT_ABOVE = 128.0, 256.0  # scores so far from the shift call for a look at once: exp(x) has its range
 _INFINITE = np.full(1, np.inf)
 _INFINITE.flags.writeable = False

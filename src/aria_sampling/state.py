@@ -163,6 +163,14 @@ class Progress:
         known = self._known_changes()
         return (known[-1].cold, known[-1].shift) if known else (self.cold, self.shift)
 
+    def highest(self, regions: IntArray, scores: FloatArray, target: FloatArray) -> float:
+        """Return the highest score of a region that was visited and has a target, after one more change; -inf: none."""
+        now = self.score.copy()
+        for change in self._known_changes():
+            now[slice(None) if change.regions is None else change.regions] = change.scores
+        now[regions] = scores
+        return float(now.max(initial=-np.inf, where=(target > 0) & ~np.isnan(now)))
+
     def _known_changes(self) -> list[Change]:
         """Return the changes of closed rounds: not one that was noted for a round which is being closed."""
         return [change for change in tuple(self.changes) if change.round < self.counters[_ROUND]]
