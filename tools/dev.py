@@ -197,13 +197,13 @@ def fingerprint(*paths):
 
 def read_stamp():
     try:
-        return json.loads(STAMP.read_text())
+        return json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
 def write_stamp(stamp):
-    STAMP.write_text(json.dumps(stamp))
+    STAMP.write_text(json.dumps(stamp), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the kernel
@@ -245,10 +245,10 @@ def building():
     must([*pip(), *groups])
     # CMake goes on with the compiler that it found the first time.
     noted = BUILD_FOLDER / "compiler.txt"
-    if not noted.exists() or noted.read_text() != compiler:
+    if not noted.exists() or noted.read_text(encoding="utf-8") != compiler:
         shutil.rmtree(str(BUILD_FOLDER), ignore_errors=True)
         BUILD_FOLDER.mkdir()
-        noted.write_text(compiler)
+        noted.write_text(compiler, encoding="utf-8")
     forget_objects()
     return environment
 
@@ -284,7 +284,7 @@ def zig_toolchain():
         "set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)",
     ]
     path = VENV / "zig-toolchain.cmake"
-    path.write_text("\n".join([*lines, ""]))
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return path
 
 

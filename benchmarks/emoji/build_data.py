@@ -62,7 +62,7 @@ def parse_emoji_test(path: str | Path) -> list[dict[str, Any]]:
     """Every fully-qualified emoji, in the file's order, with group, subgroup, name, concept and `held_out`."""
     records: list[dict[str, Any]] = []
     group = subgroup = ""
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8").split("\n"):
         if line.startswith("# group: "):
             group = line.removeprefix("# group: ")
         elif line.startswith("# subgroup: "):

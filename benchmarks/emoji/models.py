@@ -196,12 +196,12 @@ def save_teacher(model: PixArtTransformer2DModel, folder: Path, log: dict[str, A
         "head_dim": config["attention_head_dim"],
     }
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "teacher.safetensors")
-    (folder / "teacher.json").write_text(json.dumps({"model": arguments, "training": log}, indent=1) + "\n")
+    (folder / "teacher.json").write_text(json.dumps({"model": arguments, "training": log}, indent=1) + "\n", encoding="utf-8")
 
 
 def load_teacher(folder: Path) -> PixArtTransformer2DModel:
     """The committed teacher in float32, frozen."""
-    arguments = json.loads((folder / "teacher.json").read_text())["model"]
+    arguments = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))["model"]
     with torch.random.fork_rng(devices=[]):
         model = build(**arguments)
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "teacher.safetensors").items()})

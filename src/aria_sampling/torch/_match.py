@@ -14,7 +14,7 @@ from aria_sampling._arrays import IntArray
 from aria_sampling.errors import ArgumentError
 from aria_sampling.rounds import Draw
 
-__all__ = ["BUCKETS", "GROUP", "match", "places"]
+__all__ = ["BUCKETS", "CYCLE", "GATHERED", "GROUP", "LOOK", "RESUMED", "match", "places"]
 
 GROUP = (
     "where ranks hold the same rows (tensor or sequence parallel), give the sampler group=, the process group of the "
@@ -24,6 +24,26 @@ GROUP = (
 BUCKETS = (
     "Where a batch can have rows of one size only (aspect-ratio buckets), group the rows of each round in collate_fn, "
     "and report group by group: sampler.observe(index, loss, step=False), the last without step=False"
+)
+
+GATHERED = (
+    "as many as all ranks have together: if they were gathered (accelerator.gather, all_gather), pass this rank's own "
+    "rows and losses, since observe() gathers them itself"
+)
+
+LOOK = (
+    "To look at a batch, or to evaluate, make a loader of its own, without this sampler: "
+    "DataLoader(dataset, batch_size=...)"
+)
+
+CYCLE = (
+    "The epoch was drawn to its end, and all its batches were reported. itertools.cycle(loader) would play those "
+    "batches again, and draws no new ones: use `while True:` with `for batch in loader:` in it"
+)
+
+RESUMED = (
+    "A state was loaded in the middle of an epoch, and the loader yields the rest of that epoch by itself: remove the "
+    "lines that skip batches (if step < resume_step: continue)"
 )
 
 
@@ -51,6 +71,7 @@ def match(
     *,
     closed: tuple[Draw, IntArray] | None = None,
     ranks: int = 1,
+    resumed: bool = False,
 ) -> IntArray:
     """Return which row of the first draw each of `items` is, int64 [m].
 
@@ -60,6 +81,7 @@ def match(
         block: Which rows of a draw of that size this rank's loader gets.
         closed: The draw that was closed last, and its items that were not reported.
         ranks: Number of ranks that report.
+        resumed: A state was loaded in the middle of an epoch, and nothing was reported since.
 
     Raises:
         ValueError: An item that is not in the draw, or more often than it was drawn; the message names the cause.
@@ -70,11 +92,12 @@ def match(
     if len(missing) == 0:
         return place
     absent = missing[~np.isin(missing, draw.items)]
-    cause = _cause(items, missing, draws, block, closed)
+    cause = _cause(items, missing, draws, block, closed, resumed=resumed)
     if len(absent):
+        few = 4 * len(absent) <= len(items) and len(items) > 1
         raise ArgumentError(
             f"indices: {len(absent)} of {len(items)} rows are not in the oldest open batch (round {draw.round}), the "
-            f"first is {absent[0]}. {cause or _REPLACED}"
+            f"first is {absent[0]}. {cause or (_SUBSTITUTED if few else _REPLACED)}"
         )
     twice = _ONCE if ranks == 1 else f"{ranks} ranks report. If each reports its rows once, {_SAME}"
     raise ArgumentError(
@@ -89,6 +112,8 @@ def _cause(
     draws: Sequence[Draw],
     block: Callable[[int], slice],
     closed: tuple[Draw, IntArray] | None,
+    *,
+    resumed: bool,
 ) -> str:
     """Return why rows are not those of the batch being reported, as far as the draws tell; nothing if they do not."""
     blocks = [draw.items[block(len(draw.items))] for draw in draws]
@@ -112,7 +137,7 @@ def _cause(
         if (places(items, draw.items) >= 0).all():
             return (
                 f"They are those of round {draw.round}, whose turn comes later: call observe() or step() for every "
-                "batch, in order, and leave in_order=False out of the loader"
+                f"batch, in order, and leave in_order=False out of the loader{f'. {RESUMED}' if resumed else ''}"
             )
     if len(draws) > 1 and (places(items, np.concatenate([*(draw.items for draw in draws), left])) >= 0).all():
         return (
@@ -125,8 +150,14 @@ def _cause(
 
 _REPLACED = (
     "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False, Ray: "
-    "add_dist_sampler=False), or the index of a sample is not its number in the dataset (WithIndex adds that). "
-    "sampler.attach(loader), before the first batch, says which"
+    "add_dist_sampler=False), or the index of a sample is not its number in the dataset: WithIndex adds that, around the "
+    "whole dataset and not around its parts. sampler.attach(loader), before the first batch, says which"
+)
+_SUBSTITUTED = (
+    "The others are. If the dataset gives another sample where one cannot be read, let it return None there, and leave "
+    "None out in collate_fn: rows may be missing from a report. Or let such a sample carry the index that was asked "
+    "for (WithIndex around the dataset adds that) and a mark, and pass credit=, False for those rows. If not: the "
+    "index of a sample must be its number in the dataset, and nothing may reorder this sampler"
 )
 _ONCE = "Report each row once; a sample that is a batch by itself is one row, and its loss is the mean of its losses"
 _SAME = (

@@ -32,6 +32,7 @@ class Stream(Iterator[int]):
         self.batch = -1  # the next one of the epoch; -1: nothing was asked for yet
         self.closed = -1  # rounds closed when it began
         self.ended = False
+        self.displaced = False  # another one, that had not ended
         self._begin()
 
     def _begin(self) -> None:

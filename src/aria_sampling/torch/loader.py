@@ -96,35 +96,56 @@ def dataloader(
 class WithIndex(Dataset[Any]):
     """A map-style dataset whose samples say which one they are.
 
-    A sample that is a dictionary gets an entry "index"; any other becomes ``(index, sample)``. Everything else is the
-    dataset's own: ``column_names``, ``features``, ``set_epoch``, and ``__getitems__``, by which a dataset gives a whole
-    batch at once.
+    A sample that is a dictionary gets an entry "index"; any other becomes ``(index, sample)``. None stays None, for a
+    ``collate_fn`` that leaves out what could not be read. Everything else is the dataset's own: ``column_names``,
+    ``features``, ``set_epoch``, and ``__getitems__``, by which a dataset gives a whole batch at once.
+
+    Wrap the whole dataset, not its parts: ``WithIndex(ConcatDataset([a, b]))``.
 
     >>> WithIndex(["a", "b"])[1], WithIndex([{"x": 3}])[0]
     ((1, 'b'), {'x': 3, 'index': 0})
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``.
+        key: Name of the entry in samples that are dictionaries, for those that have an "index" already.
 
     Raises:
-        ValueError: It has not both.
+        ValueError: It has not both, or `key` is no text.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, *, key: str = "index") -> None:
         if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
             raise ArgumentError(
                 f"dataset: expected a map-style one, with __getitem__ and __len__, got {type(dataset).__name__}; "
                 "RegionMixture draws from streams"
             )
-        self.dataset = dataset
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"key={shown(key)}: expected the name of an entry")
+        self.dataset, self.key = dataset, key
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        """Return the sample with its index; ValueError if it has another entry "index" already."""
-        return _with_index(index, self.dataset[index])
+        """Return the sample with its index; ValueError if it has an entry of that name already."""
+        return self._numbered(index, self.dataset[index])
+
+    def _numbered(self, index: int, sample: Any) -> Any:
+        if sample is None:
+            return None
+        if not isinstance(sample, Mapping):
+            return index, sample
+        entries = cast("Mapping[str, Any]", sample)
+        if self.key in entries:
+            other = "row" if self.key == "index" else f"{self.key[:40]}_of_row"
+            raise ArgumentError(
+                f"dataset: its samples have an entry {shown(self.key)} already, and WithIndex would replace it. If that "
+                "is the number of the sample in this dataset, leave WithIndex out; if not, let the number have another "
+                "name",
+                remedy=f"dataset = WithIndex(dataset, key={other!r})",
+            )
+        return {**entries, self.key: index}
 
     def __getattr__(self, name: str) -> Any:
         """Return what the dataset has under that name."""
@@ -132,19 +153,9 @@ class WithIndex(Dataset[Any]):
             several = self.dataset.__getitems__
 
             def with_indices(indices: list[int]) -> list[Any]:
-                return [_with_index(index, sample) for index, sample in zip(indices, several(indices), strict=True)]
+                return [self._numbered(index, sample) for index, sample in zip(indices, several(indices), strict=True)]
 
             return with_indices
-        if name == "dataset" or name.startswith("__"):  # not there yet while it is unpickled; what Python asks for
+        if name in ("dataset", "key") or name.startswith("__"):  # not there yet while it is unpickled; what Python asks for
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.dataset, name)
-
-
-def _with_index(index: int, sample: Any) -> Any:
-    """Return the sample with its index."""
-    if not isinstance(sample, Mapping):
-        return index, sample
-    entries = cast("Mapping[str, Any]", sample)
-    if "index" in entries:
-        raise ArgumentError('dataset: its samples have an entry "index" already; WithIndex would replace it')
-    return {**entries, "index": index}
