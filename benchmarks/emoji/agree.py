@@ -19,7 +19,9 @@ def compare(out: Path, results: Path = RESULTS) -> str:
     for path in sorted(results.glob("*.json")):
         if not (out / path.name).exists():
             continue
-        ours, theirs = ({run["name"]: run for run in json.loads(p.read_text(encoding="utf-8"))} for p in (out / path.name, path))
+        ours, theirs = (
+            {run["name"]: run for run in json.loads(p.read_text(encoding="utf-8"))} for p in (out / path.name, path)
+        )
         for name in ours.keys() & theirs.keys():
             text.append(f"{path.stem} {name}: {said(ours[name], theirs[name])}")
     return "\n".join(sorted(text)) or (

@@ -196,7 +196,9 @@ def save_teacher(model: PixArtTransformer2DModel, folder: Path, log: dict[str, A
         "head_dim": config["attention_head_dim"],
     }
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "teacher.safetensors")
-    (folder / "teacher.json").write_text(json.dumps({"model": arguments, "training": log}, indent=1) + "\n", encoding="utf-8")
+    (folder / "teacher.json").write_text(
+        json.dumps({"model": arguments, "training": log}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def load_teacher(folder: Path) -> PixArtTransformer2DModel:

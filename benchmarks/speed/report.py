@@ -50,6 +50,11 @@ def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if "imports" in results:
         cost = {name: f"{1e3 * value:.0f} ms" for name, value in results["imports"].items()}
         found.append(("import after NumPy", "none set", f"{cost['aria_sampling']} (NumPy {cost['numpy']})", ""))
+    if "operations" in results:
+        count = results["operations"][CONDITIONING]
+        found.append(
+            ("operations of torch in a round of RandomConditioning, CPU tensors", "none set", f"{count:.0f}", "")
+        )
     return found
 
 

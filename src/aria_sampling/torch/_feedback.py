@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
-from aria_sampling._check import LOSS_HINTS, as_array, float_vector, int_vector
+from aria_sampling._check import LOSS_HINTS, as_array, float_vector, int_vector, kind_of
 from aria_sampling.errors import ArgumentError
 
 __all__ = [
@@ -49,17 +49,29 @@ def to_array(value: Any, name: str = "tensor") -> Any:
     """Return a tensor as an array (floats as float64, exactly), waiting for its device; anything else as it came.
 
     Raises:
-        ValueError: A tensor that is not dense; `name` is what it is called.
+        ValueError: A tensor that is not dense, or sharded (a DTensor); `name` is what it is called.
     """
     if not isinstance(value, Tensor):
         return value
-    _refuse_sparse(name, value)
+    _refuse_special(name, value)
     host = value.detach().cpu()  # before the conversion: some devices have no float64
     return (host.double() if host.is_floating_point() else host).numpy()
 
 
-def _refuse_sparse(name: str, tensor: Tensor) -> None:
-    """Raise ValueError, naming it, for a tensor that is not dense."""
+def plain(tensor: Tensor) -> bool:
+    """Return whether a tensor keeps its values itself. Others are DTensors, and results of collectives on their way."""
+    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
+def _refuse_special(name: str, tensor: Tensor) -> None:
+    """Raise ValueError, naming it, for a tensor that is sharded, on its way or not dense."""
+    if not plain(tensor):
+        whole = hasattr(tensor, "full_tensor")
+        raise ArgumentError(
+            f"{name}: expected a plain tensor, got {kind_of(tensor)}"
+            + ("; full_tensor() makes one, and is collective: every rank of its mesh must call it" if whole else ""),
+            remedy=f"{name} = {name}.full_tensor()" if whole else None,
+        )
     if tensor.layout != torch.strided:
         raise ArgumentError(
             f"{name}: expected a dense tensor, got one of layout {tensor.layout}", remedy=f"{name} = {name}.to_dense()"
@@ -145,7 +157,7 @@ def in_order(ids: Any, losses: Any, expected: IntArray) -> FloatArray | None:
     """
     items: Any = ids
     if isinstance(ids, Tensor):
-        if ids.dtype is not torch.int64 or not ids.is_cpu or ids.layout is not torch.strided:
+        if ids.dtype is not torch.int64 or not ids.is_cpu or ids.layout is not torch.strided or not plain(ids):
             return None
         items = ids.numpy()
     elif not isinstance(ids, np.ndarray) or items.dtype != np.int64:
@@ -155,6 +167,8 @@ def in_order(ids: Any, losses: Any, expected: IntArray) -> FloatArray | None:
     values: Any = losses
     if isinstance(losses, Tensor):
         if losses.dtype not in _NUMPY_HAS or not losses.is_cpu or losses.layout is not torch.strided:
+            return None
+        if not plain(losses):
             return None
         values = losses.detach().numpy()
     elif not isinstance(losses, np.ndarray) or values.dtype.kind != "f":
@@ -233,16 +247,22 @@ def _refuse_several(losses: Any, n: int) -> None:
     flat = len(shape) == 1 and n > 0 and first > n and first % n == 0
     if (not flat and not (len(shape) > 1 and first == n)) or str(getattr(losses, "dtype", "")).endswith("bool"):
         return
-    several = f"losses.reshape({n}, {first // n})" if flat else "losses"
-    if len(shape) > 2:
-        mean = f"{several}.flatten(1).mean(dim=1)" if isinstance(losses, Tensor) else f"losses.reshape({n}, -1).mean(1)"
-    else:
-        mean = f"{several}.mean({'dim' if isinstance(losses, Tensor) else 'axis'}=1)"
+    rows = f".reshape({n}, -1)" if flat or len(shape) > 2 else ""
+    axis = "dim" if isinstance(losses, Tensor) else "axis"
+    came = f"{first}, which is {first // n} a row" if flat else f"shape {shape}"
+    zeros = int((to_array(losses, "losses") == 0).sum())
+    if zeros:
+        raise ArgumentError(
+            f"losses: expected {n} numbers, one a row, got {came}; {zeros} of them are exactly 0, as those of padding "
+            "are. Report the mean over what counts: with `counted`, True where a loss counts (labels != -100), the sum "
+            "of a row divided by its number. A mean over all would make short rows look easy. If all count, report "
+            "losses.mean over all but the first dimension",
+            remedy=f"losses = losses{rows}.sum({axis}=1) / counted{rows}.sum({axis}=1)",
+        )
     raise ArgumentError(
-        f"losses: expected {n} numbers, one a row, got "
-        + (f"{first}, which is {first // n} a row" if flat else f"shape {shape}")
-        + "; for several losses a row report their mean",
-        remedy=f"losses = {mean}",
+        f"losses: expected {n} numbers, one a row, got {came}; for several losses a row report their mean. If some are "
+        "of padding, they must not count: the sum over the others divided by their number",
+        remedy=f"losses = losses{rows}.mean({axis}=1)",
     )
 
 
@@ -322,7 +342,7 @@ def _vector(name: str, values: Any, what: str, length: int | None = None) -> Ten
         raise ArgumentError(
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
         ) from None
-    _refuse_sparse(name, tensor)
+    _refuse_special(name, tensor)
     if length is not None:
         _refuse_several(tensor, length)
     if tensor.ndim != 1:

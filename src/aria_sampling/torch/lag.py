@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, ConcatDataset, Subset
 
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, FeedbackLagError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._match import BUCKETS, GROUP
 
-__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag", "refuse_online"]
+__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag", "refuse_dropped", "refuse_online"]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -127,6 +127,7 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
             remedy=plain,
         )
     check_length(sampler.allocator, inner.dataset)
+    _check_parts(inner.dataset)
     if getattr(inner, "in_order", True) is False:
         raise ArgumentError(
             "loader: with in_order=False a batch overtakes another, and would be credited to its rows: leave it out",
@@ -143,18 +144,43 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
             "of all ranks together",
             remedy=plain,
         )
-    left = len(sampler) % rows
-    if left and not sampler.drop_last and (dealt > 1 or any(layer.drop_last for layer in layers)):
-        drops = "it has drop_last=True, and its sampler does not know"
-        raise ArgumentError(
-            f"loader: {drops if dealt == 1 else 'accelerate fills up short batches'}: the last {left} rows of an "
-            "epoch would be drawn, and their round never closed. Make the sampler with allocator.sampler(..., "
-            "drop_last=True), too, and the loader with that one",
-            remedy=None
-            if plain is None or sampler.num_replicas > 1
-            else f"sampler = allocator.sampler(batch_size={rows}, num_samples={sampler.num_samples}, drop_last=True); "
-            f"{again}, drop_last=True)",
+    if dealt > 1 or any(layer.drop_last for layer in layers):
+        refuse_dropped(
+            sampler,
+            "it has drop_last=True, and its sampler does not know" if dealt == 1 else "accelerate fills up short batches",
+            None if plain is None else f"{again}, drop_last=True)",
         )
+
+
+def refuse_dropped(sampler: Any, why: str, again: str | None) -> None:
+    """Raise ValueError if the sampler yields a short last batch, which its loader drops; `again` makes the loader."""
+    rows = sampler.batch_size // sampler.num_replicas
+    left = len(sampler) % rows
+    if left and not sampler.drop_last:
+        raise ArgumentError(
+            f"loader: {why}: the last {left} rows of an epoch would be drawn, and their round never closed. Make the "
+            "sampler with allocator.sampler(..., drop_last=True), too, and the loader with that one",
+            remedy=None
+            if again is None or sampler.num_replicas > 1
+            else f"sampler = allocator.sampler(batch_size={rows}, num_samples={sampler.num_samples}, drop_last=True); "
+            f"{again}",
+        )
+
+
+def _check_parts(dataset: Any) -> None:
+    """Raise ValueError for a dataset made of parts that number their samples, each from 0."""
+    parts: list[Any] = [dataset]
+    for part in parts:
+        if part is not dataset and type(part).__name__ == "WithIndex":
+            raise ArgumentError(
+                f"dataset: WithIndex is around parts of a {type(dataset).__name__}, so that samples have the numbers "
+                "that they have there. Wrap the whole, not its parts: WithIndex(ConcatDataset([a, b])), "
+                "WithIndex(Subset(a, rows))"
+            )
+        if isinstance(part, ConcatDataset):
+            parts += cast("list[Any]", part.datasets)
+        elif isinstance(part, Subset):
+            parts.append(cast("Any", part).dataset)
 
 
 def _dealt(layers: list[Any], plain: str | None) -> tuple[int, int]:

@@ -20,7 +20,9 @@ from aria_sampling.errors import ArgumentError, StateError, UnsizedError, UsageE
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
+from aria_sampling.torch._compile import uncompiled
 from aria_sampling.torch._feedback import WEIGHTS_BEFORE, Batch, Part, part_of, read, to_array, unpack, wire
+from aria_sampling.torch._match import CYCLE, GATHERED, LOOK
 from aria_sampling.torch._resume import load_allocation, misfit
 from aria_sampling.torch._source import Source
 from aria_sampling.torch.lag import lag_for, raise_lag, refuse_online
@@ -61,7 +63,7 @@ class RegionMixture(IterableDataset[Any]):
             iterator that has ended, or samples that have an entry "region" already.
 
     A sample that is a dictionary gets an entry "region"; any other becomes ``(region, sample)``, region being the
-    number of its source. Iterate it with ``num_workers=0``: a worker process would draw from a copy of the
+    number of its source. None stays None, for a ``collate_fn`` that leaves out what could not be read. Iterate it with ``num_workers=0``: a worker process would draw from a copy of the
     allocator that never sees a loss. Give workers to the sources. A sample that is a batch by itself is one sample:
     report the mean of its losses.
 
@@ -206,12 +208,20 @@ class RegionMixture(IterableDataset[Any]):
         self._ranks.note(self.allocator.round, self.allocator.digest)
         while True:
             if self._pass != this_pass:
-                raise UsageError("a newer iterator of this mixture, or a loaded state, took the place of this one")
+                raise UsageError(
+                    f"a newer iterator of this mixture, or a loaded state, took the place of this one. {_LOOK}"
+                )
             if rounds and self.allocator.round + len(self.allocator.rounds) >= self._epoch_start + rounds:
                 return
             draw = self.allocator.draw(self.batch_size)
             self._rest = iter(self._samples(draw))
             yield from self._rest
+
+    @property
+    def _at_end(self) -> bool:
+        """Whether an epoch was drawn to its end, and all of it reported."""
+        closed = self.allocator.round - self._epoch_start
+        return self.num_samples is not None and closed == self.num_samples // self.batch_size and self._pass > 0
 
     def _in_flight(self) -> deque[_Batch]:
         """Return the batches that were taken from their sources and not closed, oldest first."""
@@ -257,6 +267,8 @@ class RegionMixture(IterableDataset[Any]):
     def _labelled(self, region: int) -> Any:
         """Return the next sample of a region, which says so; ValueError if it has another entry "region" already."""
         sample = self._sources[region].take()
+        if sample is None:
+            return None
         if not isinstance(sample, Mapping):
             return region, sample
         entries = cast("Mapping[str, Any]", sample)
@@ -269,6 +281,7 @@ class RegionMixture(IterableDataset[Any]):
 
     # -- feedback --------------------------------------------------------------------------------------
 
+    @uncompiled
     def observe(self, regions: Any, losses: Any, *, step: bool = True, credit: Any = None) -> None:
         """Credit the losses of a batch to the regions of its samples, and close its round.
 
@@ -301,8 +314,9 @@ class RegionMixture(IterableDataset[Any]):
         most, reported = self._room(), sum(part.n for part in parts)
         if reported > most:
             ready = most == 1 and not batch.parts and part.ids is not None and len(set(part.ids.tolist())) == 1
+            gathered = f"; {GATHERED}" if ranks > 1 and reported == len(opened.draw.items) else _READY
             raise ArgumentError(
-                f"regions: {reported} samples reported in a batch of {most} on this rank{_READY}",
+                f"regions: {reported} samples reported in a batch of {most} on this rank{gathered}",
                 remedy="regions, losses = regions[:1], losses.mean().reshape(1)"
                 if ready and hasattr(losses, "reshape")
                 else None,
@@ -317,6 +331,7 @@ class RegionMixture(IterableDataset[Any]):
         else:
             batch.parts = parts
 
+    @uncompiled
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
 
@@ -338,7 +353,10 @@ class RegionMixture(IterableDataset[Any]):
                 f"mixture: num_replicas={self.num_replicas}, and its process group has {ranks} ranks: give it group=, "
                 "the process group of the ranks with different data, after torch.distributed.init_process_group()"
             )
-        opened = self.allocator.rounds.reporting(what)
+        try:
+            opened = self.allocator.rounds.reporting(what)
+        except UsageError as error:
+            raise UsageError(f"{error}{f'. {CYCLE}' if self._at_end else ''}") from None
         if opened.context is not None and not isinstance(opened.context, Batch):
             raise UsageError(
                 f"{what}() of round {opened.draw.round}, which something else drew from this allocator; give the "
@@ -397,6 +415,7 @@ class RegionMixture(IterableDataset[Any]):
         self.allocator.close_round(regions, losses)
         self._ranks.note(self.allocator.round, self.allocator.digest)
 
+    @uncompiled
     def weights(self, regions: Any) -> Tensor:
         """Return the importance weight q / p of each sample of the batch being reported.
 
@@ -440,6 +459,8 @@ class RegionMixture(IterableDataset[Any]):
         return {
             "names": list(self.names),
             "batch_size": self.batch_size,
+            "num_replicas": self.num_replicas,
+            "rank": self.rank,
             "epoch_start": self._epoch_start,
             "sources": in_flight[0].before if in_flight else [source.state() for source in self._sources],
             "allocator": self.allocator.state_dict(),
@@ -449,14 +470,21 @@ class RegionMixture(IterableDataset[Any]):
         """Continue from `state`: the next `iter` yields the rest of its epoch.
 
         Raises:
-            StateError: (a ValueError) the state is damaged or of another configuration, or a source cannot go to where
-                it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
+            StateError: (a ValueError) the state is damaged, of another configuration, of another rank or of another
+                number of ranks, whose sources were others; or a source cannot go to where it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
                 changed. Its remedy carries over what was learnt; then the sources start from their beginning.
         """
         allocation = take(state, "allocator", dict)
         for key, ours in (("names", list(self.names)), ("batch_size", self.batch_size)):
             if (theirs := take(state, key, type(ours))) != ours:
                 why = f"state of another mixture: {key}={shown(theirs)} there, {shown(ours)} here"
+                raise misfit(why, self.allocator, allocation, "mixture")
+        for key, ours, way in (
+            ("num_replicas", self.num_replicas, "the shards of that many ranks are others than these"),
+            ("rank", self.rank, "each rank saves a state of its own, and loads that: its sources are its own"),
+        ):
+            if (theirs := take(state, key, int)) != ours:
+                why = f"state of another rank's mixture: {key}={theirs} there, {ours} here; {way}"
                 raise misfit(why, self.allocator, allocation, "mixture")
         where = cast("list[Any]", take(state, "sources", list))
         if len(where) != len(self._sources):
@@ -515,5 +543,6 @@ def _batch_of(opened: OpenRound) -> Batch:
     return opened.context
 
 
+_LOOK = LOOK.replace("sampler", "mixture")
 _WHERE = "pass on what came with the batch: its entry 'region', or its first"
 _READY = "; if a sample is itself a batch, report the mean of its losses: observe([region], [losses.mean()])"
