@@ -110,8 +110,8 @@ def table(results: dict[str, Any]) -> str:
         lines += [
             "",
             f"{mode[0].upper()}{mode[1:]}{where}: {sum(r['runs'] for r in rows)} runs. It says something in "
-            f"{len(covered)} rows. There the interval holds the truth in {100 * np.mean(covered):.1f}% on average, and in "
-            f"less than 95% in {under} of the rows. {wrongly[0]} runs were told `adaptive` though a baseline "
+            f"{len(covered)} rows. There the interval holds the truth in {100 * np.mean(covered):.1f}% on average, and "
+            f"in less than 95% in {under} of the rows. {wrongly[0]} runs were told `adaptive` though a baseline "
             f"was as good, and {wrongly[1]} a baseline that was more than {100 * AS_GOOD:.0f}% worse.",
         ]
     return "\n".join([*lines, ""])

@@ -50,6 +50,8 @@ METHODS: dict[str, Method] = {
     "aria_nocoverage": Method("ARIA, images not counted", 2048),
     "aria_counts": Method("ARIA, images counted by region alone", 2048, coverage={"power": 0}),
     "aria_blind": Method("ARIA, no discrepancy", 2048, {"policy": aria.Proportional(0.0)}, {}),
+    "aria_e05": Method("ARIA, exploration 0.05", 2048, {"exploration": 0.05}, {}),
+    "aria_g2": Method("ARIA, power 2", 2048, coverage={"power": 2.0}),
     "aria_ema": Method("ARIA, one EMA", 2048, {"estimator": aria.Ema()}, {}),
     "aria_lag8": Method("ARIA, lag 8", 2048, {"lag": 8}, {}),
     "oracle": Method(
