@@ -38,14 +38,20 @@ class Watch:
         """Look at the losses of a round, one a row: [n]."""
         if len(losses) < 2:
             return
-        if losses[0] != losses[1] or losses[0] == 0 or not (losses == losses[0]).all() or (regions == regions[0]).all():
+        first = losses[0]
+        if (
+            first != losses[1]
+            or not 0 < abs(first) < LOSS_LIMIT
+            or (losses != first).any()
+            or (regions == regions[0]).all()
+        ):
             self._equal = 0
             return
         self._equal += 1
         if self._equal == _RUNNING:
             self._warn(
                 "equal losses",
-                f"all losses of a round were {losses[0]:g}, {_RUNNING} rounds running: a mean repeated for every row "
+                f"all losses of a round were {first:g}, {_RUNNING} rounds running: a mean repeated for every row "
                 "says nothing about regions, and the draws stay at the target; report one loss a row, made with "
                 "reduction='none'",
             )

@@ -25,7 +25,7 @@ _CAVEAT = (
 )
 _ELSEWHERE = (
     "One run cannot show what regions learnt from draws elsewhere, or from rows that train anyway: any part of it may "
-    "have been. Hence the interval is wide. It does not hold where a few regions teach others more than themselves. "
+    "have been. Hence the interval is wide. It may miss where a few regions teach all others. "
 )
 _ALONE = (
     "Whoever made this page said that a region learns from its own draws alone: where regions teach each other, it "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -32,7 +32,8 @@ def uncompiled(call: Callable[Given, Answer]) -> Callable[Given, Answer]:
 def _disabled(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return `call` as torch.compile leaves it alone, the same every time."""
     if call not in _DISABLED:
-        _DISABLED[call] = cast("Any", torch.compiler.disable)(call)
+        disable: Any = torch.compiler.disable  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        _DISABLED[call] = disable(call)
     return _DISABLED[call]
 
 

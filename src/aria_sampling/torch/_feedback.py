@@ -58,9 +58,12 @@ def to_array(value: Any, name: str = "tensor") -> Any:
     return (host.double() if host.is_floating_point() else host).numpy()
 
 
+_PLAIN: Any = getattr(Tensor, "__torch_dispatch__", None)
+
+
 def plain(tensor: Tensor) -> bool:
     """Return whether a tensor keeps its values itself. Others are DTensors, and results of collectives on their way."""
-    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    return getattr(type(tensor), "__torch_dispatch__", _PLAIN) is _PLAIN
 
 
 def _refuse_special(name: str, tensor: Tensor) -> None:
@@ -250,13 +253,13 @@ def _refuse_several(losses: Any, n: int) -> None:
     rows = f".reshape({n}, -1)" if flat or len(shape) > 2 else ""
     axis = "dim" if isinstance(losses, Tensor) else "axis"
     came = f"{first}, which is {first // n} a row" if flat else f"shape {shape}"
-    zeros = int((to_array(losses, "losses") == 0).sum())
-    if zeros:
+    is_meta = isinstance(losses, Tensor) and losses.is_meta  # a shape without values
+    if zeros := 0 if is_meta else int((to_array(losses, "losses") == 0).sum()):
         raise ArgumentError(
             f"losses: expected {n} numbers, one a row, got {came}; {zeros} of them are exactly 0, as those of padding "
             "are. Report the mean over what counts: with `counted`, True where a loss counts (labels != -100), the sum "
-            "of a row divided by its number. A mean over all would make short rows look easy. If all count, report "
-            "losses.mean over all but the first dimension",
+            "of a row divided by its number. A mean over all would make short rows look easy. If all do count, "
+            "report that mean",
             remedy=f"losses = losses{rows}.sum({axis}=1) / counted{rows}.sum({axis}=1)",
         )
     raise ArgumentError(
@@ -317,6 +320,8 @@ def pack(ids: Any, losses: Any, credit: Any = None, *, name: str = "indices") ->
         raise ArgumentError(f"{name}: expected integers, got dtype {ids.dtype}")
     losses = _vector("losses", losses, "numbers, one a row", len(ids))
     if credit is not None:
+        if isinstance(credit, Tensor):
+            _refuse_special("credit", credit)
         credit = torch.as_tensor(credit if on_device(credit) else _credit_vector(credit, len(ids)))
         if credit.shape != ids.shape or credit.dtype != torch.bool:
             raise ArgumentError(
@@ -335,6 +340,8 @@ def pack(ids: Any, losses: Any, credit: Any = None, *, name: str = "indices") ->
 
 def _vector(name: str, values: Any, what: str, length: int | None = None) -> Tensor:
     """Return `values` as a tensor [n] of real numbers, detached; ValueError, naming it, for anything else."""
+    if isinstance(values, Tensor):
+        _refuse_special(name, values)
     try:
         # a list by way of NumPy: torch would make float32 of its numbers
         tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach()
@@ -342,7 +349,6 @@ def _vector(name: str, values: Any, what: str, length: int | None = None) -> Ten
         raise ArgumentError(
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
         ) from None
-    _refuse_special(name, tensor)
     if length is not None:
         _refuse_several(tensor, length)
     if tensor.ndim != 1:

@@ -150,8 +150,8 @@ def _cause(
 
 _REPLACED = (
     "Something replaced or reordered this sampler (Lightning, Fabric: use_distributed_sampler=False, Ray: "
-    "add_dist_sampler=False), or the index of a sample is not its number in the dataset: WithIndex adds that, around the "
-    "whole dataset and not around its parts. sampler.attach(loader), before the first batch, says which"
+    "add_dist_sampler=False), or the index of a sample is not its number in the dataset: WithIndex adds that, around "
+    "the whole dataset and not around its parts. sampler.attach(loader), before the first batch, says which"
 )
 _SUBSTITUTED = (
     "The others are. If the dataset gives another sample where one cannot be read, let it return None there, and leave "

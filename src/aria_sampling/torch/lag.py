@@ -11,7 +11,16 @@ from aria_sampling.errors import ArgumentError, FeedbackLagError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._match import BUCKETS, GROUP
 
-__all__ = ["check_length", "check_loader", "lag_for", "layers_of", "raise_lag", "refuse_dropped", "refuse_online"]
+__all__ = [
+    "DROPS",
+    "check_length",
+    "check_loader",
+    "lag_for",
+    "layers_of",
+    "raise_lag",
+    "refuse_dropped",
+    "refuse_online",
+]
 
 
 def lag_for(loader: Any, *, overlap: bool = False) -> int:
@@ -145,11 +154,11 @@ def check_loader(sampler: Any, loader: Any, *, ranks: int) -> None:
             remedy=plain,
         )
     if dealt > 1 or any(layer.drop_last for layer in layers):
-        refuse_dropped(
-            sampler,
-            "it has drop_last=True, and its sampler does not know" if dealt == 1 else "accelerate fills up short batches",
-            None if plain is None else f"{again}, drop_last=True)",
-        )
+        why = DROPS if dealt == 1 else "accelerate fills up short batches"
+        refuse_dropped(sampler, why, None if plain is None else f"{again}, drop_last=True)")
+
+
+DROPS = "it has drop_last=True, and its sampler does not know"
 
 
 def refuse_dropped(sampler: Any, why: str, again: str | None) -> None:
@@ -178,7 +187,7 @@ def _check_parts(dataset: Any) -> None:
                 "WithIndex(Subset(a, rows))"
             )
         if isinstance(part, ConcatDataset):
-            parts += cast("list[Any]", part.datasets)
+            parts += cast("Any", part).datasets
         elif isinstance(part, Subset):
             parts.append(cast("Any", part).dataset)
 

@@ -140,9 +140,8 @@ class WithIndex(Dataset[Any]):
         if self.key in entries:
             other = "row" if self.key == "index" else f"{self.key[:40]}_of_row"
             raise ArgumentError(
-                f"dataset: its samples have an entry {shown(self.key)} already, and WithIndex would replace it. If that "
-                "is the number of the sample in this dataset, leave WithIndex out; if not, let the number have another "
-                "name",
+                f"dataset: its samples have an entry {shown(self.key)} already, and WithIndex would replace it. If it "
+                "is the number of the sample in this dataset, leave WithIndex out; if not, name the number otherwise",
                 remedy=f"dataset = WithIndex(dataset, key={other!r})",
             )
         return {**entries, self.key: index}
@@ -156,6 +155,7 @@ class WithIndex(Dataset[Any]):
                 return [self._numbered(index, sample) for index, sample in zip(indices, several(indices), strict=True)]
 
             return with_indices
-        if name in ("dataset", "key") or name.startswith("__"):  # not there yet while it is unpickled; what Python asks for
+        # not there yet while it is unpickled; what Python asks for
+        if name in ("dataset", "key") or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.dataset, name)

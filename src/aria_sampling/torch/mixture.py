@@ -63,9 +63,9 @@ class RegionMixture(IterableDataset[Any]):
             iterator that has ended, or samples that have an entry "region" already.
 
     A sample that is a dictionary gets an entry "region"; any other becomes ``(region, sample)``, region being the
-    number of its source. None stays None, for a ``collate_fn`` that leaves out what could not be read. Iterate it with ``num_workers=0``: a worker process would draw from a copy of the
-    allocator that never sees a loss. Give workers to the sources. A sample that is a batch by itself is one sample:
-    report the mean of its losses.
+    number of its source. None stays None, for a ``collate_fn`` that leaves out what could not be read. Iterate it with
+    ``num_workers=0``: a worker process would draw from a copy of the allocator that never sees a loss. Give workers to
+    the sources. A sample that is a batch by itself is one sample: report the mean of its losses.
 
     Resuming is as exact as the sources are. Those with ``state_dict`` and ``load_state_dict`` are asked to go to
     their place: torchdata's loaders and nodes do, and Hugging Face's IterableDataset does but for
@@ -314,7 +314,7 @@ class RegionMixture(IterableDataset[Any]):
         most, reported = self._room(), sum(part.n for part in parts)
         if reported > most:
             ready = most == 1 and not batch.parts and part.ids is not None and len(set(part.ids.tolist())) == 1
-            gathered = f"; {GATHERED}" if ranks > 1 and reported == len(opened.draw.items) else _READY
+            gathered = f", {GATHERED}" if ranks > 1 and reported == len(opened.draw.items) else _READY
             raise ArgumentError(
                 f"regions: {reported} samples reported in a batch of {most} on this rank{gathered}",
                 remedy="regions, losses = regions[:1], losses.mean().reshape(1)"
@@ -471,8 +471,9 @@ class RegionMixture(IterableDataset[Any]):
 
         Raises:
             StateError: (a ValueError) the state is damaged, of another configuration, of another rank or of another
-                number of ranks, whose sources were others; or a source cannot go to where it was: it has fewer samples now, is an iterator, or either has or had a state of its own. Nothing is
-                changed. Its remedy carries over what was learnt; then the sources start from their beginning.
+                number of ranks, whose sources were others. Or a source cannot go to where it was: it has fewer samples
+                now, is an iterator, or either has or had a state of its own. Nothing is changed. The remedy carries
+                over what was learnt; then the sources start from their beginning.
         """
         allocation = take(state, "allocator", dict)
         for key, ours in (("names", list(self.names)), ("batch_size", self.batch_size)):

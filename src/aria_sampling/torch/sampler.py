@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -14,9 +16,10 @@ from torch.utils.data import Sampler
 from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer, shown
 from aria_sampling.allocator import Allocator
-from aria_sampling.errors import ArgumentError, FeedbackLagError, UsageError
+from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, outside
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
+from aria_sampling.torch._compile import uncompiled
 from aria_sampling.torch._feedback import (
     WEIGHTS_BEFORE,
     Batch,
@@ -28,10 +31,10 @@ from aria_sampling.torch._feedback import (
     unpack,
     wire,
 )
-from aria_sampling.torch._match import GROUP, match
+from aria_sampling.torch._match import CYCLE, GATHERED, GROUP, LOOK, RESUMED, match
 from aria_sampling.torch._resume import load_allocation, misfit
 from aria_sampling.torch._stream import Stream
-from aria_sampling.torch.lag import check_loader, lag_for, raise_lag, refuse_online
+from aria_sampling.torch.lag import DROPS, check_loader, lag_for, raise_lag, refuse_dropped, refuse_online
 
 __all__ = ["AriaSampler"]
 
@@ -119,6 +122,11 @@ class AriaSampler(Sampler[int]):
         self._stream: Stream | None = None
         self._keeps_snapshots = False  # a stateful loader has asked for some
         self._closed: tuple[Draw, IntArray] | None = None  # the last round that was closed, and its rows left out
+        self._drops = False  # the loader drops the last batch of an epoch, which is smaller
+        self._said_saved = False  # that a state is saved before its batch was observed
+        self._silent: int | None = (
+            None  # rounds without losses since a state was loaded; None: losses came, or no state
+        )
 
     def _check_sizes(self) -> None:
         """Raise ValueError unless every rank gets rows of every batch, and of all but the last equally many."""
@@ -195,8 +203,26 @@ class AriaSampler(Sampler[int]):
         return (self._batches - 1) * (full.stop - full.start) + last.stop - last.start
 
     def __iter__(self) -> Iterator[int]:
-        """Yield what is left of the epoch, or a new one if nothing is; nothing is drawn before it is asked for."""
+        """Yield what is left of the epoch, or a new one if nothing is; nothing is drawn before it is asked for.
+
+        Raises:
+            ValueError: The loader drops the last batch of an epoch, and the sampler does not know.
+        """
+        if not self.drop_last and self._asked_by_one_that_drops():
+            refuse_dropped(
+                self,
+                DROPS,
+                f"loader = DataLoader(dataset, batch_size={self.batch_size}, sampler=sampler, drop_last=True)",
+            )
         return Stream(self._next_rows, self._snapshot, self.load_state_dict)
+
+    def _asked_by_one_that_drops(self) -> bool:
+        """Return whether a batch sampler that drops short batches calls `iter`: torch tells the sampler nothing."""
+        frame = inspect.currentframe()
+        for _ in range(2):  # this one and `__iter__`
+            frame = None if frame is None else frame.f_back
+        asks: Any = None if frame is None else frame.f_locals.get("self")
+        return getattr(asks, "sampler", None) is self and getattr(asks, "drop_last", None) is True
 
     def set_epoch(self, epoch: int) -> None:
         """Record the epoch. The stream varies by round already, so nothing else depends on it."""
@@ -219,26 +245,41 @@ class AriaSampler(Sampler[int]):
     def _begin(self, stream: Stream) -> None:
         """Let `stream` yield from the last closed round on; it takes the place of any earlier one."""
         self.allocator.rounds.settle()
-        closed = self.allocator.round
-        if self._stream is not None and self._stream.ended and closed == self._stream.closed:
-            self.allocator.warn_once(
-                "epoch not observed",
-                f"an epoch of {self._batches} batches was drawn to its end and none of them was observed, so it is "
-                "drawn again: call observe() or step() once for every batch; if the loader has drop_last=True, give it "
-                "to the sampler, too (sampler.attach(loader) checks that)",
-            )
+        closed, before = self.allocator.round, self._stream
+        short_left = (
+            0 < closed - self._epoch_start == self._batches - 1 and self._size(self._batches - 1) < self.batch_size
+        )
+        dropped = False
+        if before is not None and before.ended:
+            if closed == before.closed:
+                self._drops = self._drops or short_left
+                self.allocator.warn_once("epoch not observed", self._not_observed(short_left))
+            dropped = short_left and self._drops
         self._forget_open()
-        if not 0 <= closed - self._epoch_start < self._batches:
+        if dropped or not 0 <= closed - self._epoch_start < self._batches:
             self._epoch_start = closed
+        stream.displaced = before is not None and not before.ended and before.batch > 0
         self._stream, stream.closed, stream.batch = stream, closed, closed - self._epoch_start
         self._ranks.note(closed, self.allocator.digest)
+
+    def _not_observed(self, short: bool) -> str:
+        """Return what to say of a pass of which nothing was observed; `short`: it had a short last batch alone."""
+        what, again = (
+            ("its last batch, which is smaller, was not observed", "It is left out from now on")
+            if short
+            else (f"none of its {self._batches} batches was observed", "It is drawn again")
+        )
+        return (
+            f"an epoch was drawn to its end, and {what}. {again}: call observe() or step() once for every "
+            "batch; if the loader has drop_last=True, give it to the sampler, too (sampler.attach(loader) checks that)"
+        )
 
     def _next_rows(self, stream: Stream) -> list[int]:
         """Return this rank's rows of the next batch; StopIteration at the end of the epoch."""
         if stream.batch < 0:
             self._begin(stream)
         if self._stream is not stream:
-            raise UsageError("a newer iterator of this sampler, or a loaded state, took the place of this one")
+            raise UsageError(f"a newer iterator of this sampler, or a loaded state, took the place of this one. {LOOK}")
         if stream.batch >= self._batches:
             stream.ended = True
             raise StopIteration
@@ -258,17 +299,25 @@ class AriaSampler(Sampler[int]):
         first, n_open = self.allocator.round, len(self.allocator.rounds)
         rows = self.batch_size // self.num_replicas
         still = f"round {first} is" if n_open == 1 else f"rounds {first} to {first + n_open - 1} are"
+        needs = f"draw of round {first + n_open}: {still} still open, and lag={self.allocator.lag}"
+        every = "every batch must be followed by observe(), or by step() if it has no loss"
+        if self._silent is not None:
+            return f"{needs}. {RESUMED}. If there are none: {every}"
+        if self._stream is not None and self._stream.displaced:
+            return (
+                f"{needs}. A pass over this sampler was left in the middle, and another began. {LOOK}. If not: {every}"
+            )
         wrapped = (
             ". If a framework wrapped the sampler, turn that off: use_distributed_sampler=False (Lightning, Fabric), "
             "add_dist_sampler=False (Ray)"
         )
         return (
-            f"draw of round {first + n_open}: {still} still open, and lag={self.allocator.lag}. If the loader draws "
-            "ahead (workers, prefetch), call sampler.attach(loader) before its first batch, or make the Allocator "
-            f"with lag={n_open} or more (num_workers * prefetch_factor; one more under accelerate). If not: every "
-            f"batch must be followed by observe() or step(), the loader's batch_size must be the {rows} rows that a "
-            "round has on this rank, and nothing may regroup or skip the sampler's rows (a batch sampler of buckets, "
-            f"skip_first_batches); attach() checks the loader{wrapped if self._ranks.size > 1 else ''}"
+            f"{needs}. If the loader draws ahead (workers, prefetch), call sampler.attach(loader) before its first "
+            f"batch, or make the Allocator with lag={n_open} or more (num_workers * prefetch_factor; one more under "
+            f"accelerate). If not: {every}, also in a run without the callback (Lightning's lr_find, "
+            f"scale_batch_size); the loader's batch_size must be the {rows} rows that a round has on this rank; and "
+            "nothing may regroup or skip the sampler's rows (a batch sampler of buckets, skip_first_batches). attach() "
+            f"checks the loader{wrapped if self._ranks.size > 1 else ''}"
         )
 
     # -- what a trainer calls --------------------------------------------------------------------------
@@ -278,6 +327,7 @@ class AriaSampler(Sampler[int]):
         """Number of batches that `observe` or `step` was called for, whether or not they are taken in yet."""
         return self.allocator.round + self.allocator.rounds.n_reported
 
+    @uncompiled
     def observe(self, indices: Any, losses: Any, *, step: bool = True, credit: Any = None, regions: Any = None) -> None:
         """Credit the losses of a batch to the regions of its rows, and close its round.
 
@@ -309,6 +359,7 @@ class AriaSampler(Sampler[int]):
             values = in_order(indices, losses, opened.draw.items)
             if values is not None:
                 self._check_asked_for(opened)
+                self._silent = None
                 self._report(opened, lambda: self._close(opened, None, opened.draw.regions, values), waits=False)
                 return
         part = part_of(
@@ -323,6 +374,8 @@ class AriaSampler(Sampler[int]):
         )
         parts = [*_parts_of(opened), part]
         place = self._check(opened, parts)
+        if part.n:
+            self._silent = None
         if ranks == 1:
             part.start()
         if step:
@@ -330,6 +383,7 @@ class AriaSampler(Sampler[int]):
         else:
             _batch_of(opened).parts = parts
 
+    @uncompiled
     def step(self) -> None:
         """Close the batch being reported, with what was observed of it, which may be nothing.
 
@@ -342,7 +396,16 @@ class AriaSampler(Sampler[int]):
         """
         opened = self._reporting("step")
         self._send(opened, _parts_of(opened), None)
+        if self._silent is not None:
+            self._silent += 1
+            if self._silent == _SKIPPED:
+                self.allocator.warn_once(
+                    "skipped after loading",
+                    f"the first {_SKIPPED} batches after loading a state were closed without a loss. {RESUMED}. If "
+                    "they had no loss to report, all is well",
+                )
 
+    @uncompiled
     def weights(self, indices: Any) -> Tensor:
         """Return the importance weight q / p of each row of the batch being reported.
 
@@ -401,6 +464,8 @@ class AriaSampler(Sampler[int]):
                     "if a framework replaced it, turn that off: use_distributed_sampler=False (Lightning, Fabric), "
                     "add_dist_sampler=False (Ray)"
                 )
+            elif not parts and self._stream is not None and self._stream.ended:
+                parts = f". {CYCLE}"
             raise UsageError(f"{error}{parts}") from None
         if opened.context is not None and not isinstance(opened.context, _Batch):
             raise UsageError(
@@ -432,7 +497,8 @@ class AriaSampler(Sampler[int]):
                 f"item {items[row]}: region {shown(given.tolist()[row])} in its sample, {shown(ours.tolist()[row])} "
                 "there. The dataset "
                 "was sorted, shuffled or filtered after the partition was made, or the partition has other numbers: "
-                "make it from the labels of this very dataset"
+                "make it from the labels of this very dataset. Or the dataset gives another sample where one cannot be "
+                "read: let it return None, and leave None out in collate_fn; or mark the sample, and pass credit="
             )
 
     def _check_asked_for(self, opened: OpenRound) -> None:
@@ -460,6 +526,9 @@ class AriaSampler(Sampler[int]):
         place = self._match(np.concatenate(known), draw) if known else None
         reported, room = sum(part.n for part in parts), self._room(draw)
         if reported > room:
+            gathered = (
+                f"These are {GATHERED}. Otherwise: " if self._ranks.size > 1 and reported == len(draw.items) else ""
+            )
             ranks = (
                 f"; in a distributed run batch_size counts all ranks with different data together (batch_size="
                 f"{self.batch_size}, {self._ranks.size} ranks); {GROUP}"
@@ -467,8 +536,8 @@ class AriaSampler(Sampler[int]):
                 else ""
             )
             raise ArgumentError(
-                f"indices: {reported} rows reported in a batch of {room} on this rank; a sample that is a batch by "
-                f"itself is one row, and its loss is the mean of its losses{ranks}"
+                f"indices: {reported} rows reported in a batch of {room} on this rank{gathered}; a sample that is a "
+                f"batch by itself is one row, and its loss is the mean of its losses{ranks}"
             )
         return place if len(known) == len(parts) else None
 
@@ -531,13 +600,29 @@ class AriaSampler(Sampler[int]):
     def _match(self, items: IntArray, draw: Draw) -> IntArray:
         """Return which row of `draw` each of `items` is; ValueError, which names the cause, unless each is one."""
         later = [opened.draw for opened in self.allocator.rounds if opened.draw.round > draw.round]
-        return match(items, [draw, *later], self._block, closed=self._closed, ranks=self._ranks.size)
+        resumed = self._silent is not None
+        return match(items, [draw, *later], self._block, closed=self._closed, ranks=self._ranks.size, resumed=resumed)
 
     # -- saving ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as of the last observed batch, the allocator's included. Not collective."""
-        self.allocator.rounds.settle()
+        """Return the state as of the last observed batch, the allocator's included. Not collective.
+
+        Observe, then save: a batch that is not observed yet is drawn again by the run that resumes. Without workers a
+        warning says so once.
+        """
+        rounds = self.allocator.rounds
+        rounds.settle()
+        handed_out = len(rounds) > 0 and self._stream is not None and self._stream.left == 0
+        if handed_out and self.allocator.lag == 0 and not self._keeps_snapshots and not self._said_saved:
+            self._said_saved = True  # here, not in the allocator, whose state is being asked for
+            warnings.warn(
+                f"state of before round {self.allocator.round}, whose batch the loader has handed out: if the "
+                "optimizer has stepped with it, the run that resumes trains it again. Call observe(), then save. If it "
+                "was not trained on, all is well",
+                AriaWarning,
+                stacklevel=outside(),
+            )
         return self._state()
 
     def _state(self) -> dict[str, Any]:
@@ -574,6 +659,7 @@ class AriaSampler(Sampler[int]):
         self.epoch, self._epoch_start = epoch, epoch_start
         self._forget_open()
         self._closed = None
+        self._silent = 0 if 0 < self.allocator.round - epoch_start < self._batches else None
         self._ranks.forget()
 
     def _forget_open(self) -> None:
@@ -628,6 +714,7 @@ def _parts_of(opened: OpenRound) -> list[Part]:
     return [] if opened.context is None else opened.context.parts
 
 
+_SKIPPED = 2
 _ONE_REGION_EACH = (
     "the index of a sample is its number in the dataset: see WithIndex; and the partition is made for that dataset, "
     "Partition.from_labels(labels) with one label for each of its samples"

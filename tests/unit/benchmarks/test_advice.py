@@ -55,7 +55,7 @@ def test_the_committed_intervals_hold_the_truth_in_each_world():
 
 
 def test_where_no_line_fits_nothing_is_said():
-    """The tutorial's own world above all, where uniform shares were once recommended, which are 40% worse."""
+    """The tutorial's own world above all: uniform shares were once recommended there, and are 50% worse."""
     results = json.loads((RESULTS / "results.json").read_text(encoding="utf-8"))
     for modes in results["settings"].values():
         for worlds in modes.values():

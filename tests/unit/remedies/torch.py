@@ -76,6 +76,30 @@ MADE = (
 MIXED = "RegionMixture(sources, batch_size=batch_size, num_samples=num_samples, num_replicas=num_replicas)"
 GO_ON = "region, sample = next(iter(mixture)); assert mixture.allocator.estimate().count.any()"
 
+PADDED = """
+lengths = torch.arange(10) % 3 + 1
+counted = torch.arange(4) < lengths[:, None]
+tokens = torch.full((10, 4), 2.0)
+"""
+PADDED_ARRAYS = PADDED + "counted, tokens = counted.numpy(), tokens.numpy()\n"
+MASKED = """
+counted = torch.arange(16).reshape(4, 4) < torch.arange(1, 11)[:, None, None]
+pixels = torch.full((10, 4, 4), 2.0)
+"""
+SHARDED = """
+class Sharded(torch.Tensor):
+    @staticmethod
+    def __new__(cls, whole):
+        made = torch.Tensor._make_wrapper_subclass(cls, whole.shape, dtype=whole.dtype)
+        made.whole = whole
+        return made
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError(str(func))
+    def full_tensor(self):
+        return self.whole
+"""
+
 CASES: list[Case] = [
     # -- samplers
     Case(
@@ -127,11 +151,48 @@ loader = DataLoader(dataset, batch_size=30, sampler=sampler, drop_last=True)
 """,
         ATTACH,
     ),
+    Case(
+        "a bare loader that drops the last batch",
+        SAMPLER
+        + """
+sampler = allocator.sampler(batch_size=30, num_samples=100)
+loader = DataLoader(dataset, batch_size=30, sampler=sampler, drop_last=True)
+""",
+        "next(iter(loader))",
+        "assert [len([sampler.step() for _ in loader]) for _ in range(3)] == [3, 3, 3]",
+    ),
+    Case(
+        "samples that have an index already",
+        SAMPLER
+        + """
+from aria_sampling.torch import WithIndex
+rows = [{"x": 1.0, "index": 7 * row} for row in range(100)]
+dataset = rows
+""",
+        "WithIndex(dataset)[3]",
+        "assert dataset[3] == {'x': 1.0, 'index': 21, 'row': 3}",
+    ),
+    Case(
+        "samples that have an entry of the name that was chosen",
+        SAMPLER
+        + """
+from aria_sampling.torch import WithIndex
+dataset = [{"row": 7 * row} for row in range(100)]
+""",
+        "WithIndex(dataset, key='row')[3]",
+        "assert dataset[3] == {'row': 21, 'row_of_row': 3}",
+    ),
     # -- reports
     Case("several losses a row", BATCH + "losses = losses[:, None].repeat(1, 3)", OBSERVE),
     Case("several losses a row in an array", BATCH + "losses = np.ones((10, 3))", OBSERVE),
     Case("several losses a row, flat", BATCH + "losses = losses.repeat(2)", OBSERVE),
     Case("several losses a row, flat, in an array", BATCH + "losses = np.ones(20)", OBSERVE),
+    Case("losses of padded tokens", BATCH + PADDED + "losses = tokens * counted", OBSERVE),
+    Case("losses of padded tokens in an array", BATCH + PADDED_ARRAYS + "losses = tokens * counted", OBSERVE),
+    Case("losses of padded tokens, flat", BATCH + PADDED + "losses = (tokens * counted).reshape(-1)", OBSERVE),
+    Case("losses of masked pixels", BATCH + MASKED + "losses = pixels * counted", OBSERVE),
+    Case("sharded losses", BATCH + SHARDED + "losses = Sharded(losses)", OBSERVE),
+    Case("sharded indices", BATCH + SHARDED + "indices = Sharded(indices)", OBSERVE),
     Case("losses of pixels", BATCH + "losses = torch.rand(10, 3, 4, 4)", OBSERVE),
     Case("losses of pixels in an array", BATCH + "losses = np.ones((10, 3, 4, 4))", OBSERVE),
     Case("sparse losses", BATCH + "losses = losses.to_sparse()", OBSERVE),
@@ -281,6 +342,12 @@ mixture.allocator.rewind()
     Case(
         "a mixture resumed with another batch size",
         SAVED_MIXTURE + "mixture = RegionMixture(sources, batch_size=6)",
+        "mixture.load_state_dict(state)",
+        GO_ON,
+    ),
+    Case(
+        "a mixture resumed by another rank",
+        SAVED_MIXTURE + "mixture = RegionMixture(sources, batch_size=4, num_replicas=2, rank=1)",
         "mixture.load_state_dict(state)",
         GO_ON,
     ),

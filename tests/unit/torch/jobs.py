@@ -1,16 +1,18 @@
 """What the ranks of `tests/unit/torch/test_ranks.py` do, each a function at module level that a process can import."""
 
 import os
+import warnings
 from itertools import islice
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 
 import aria_sampling as aria
 from aria_sampling.torch import RandomConditioning, RegionMixture, dataloader, lag_for
-from tests.unit.torch.common import BATCH, ITEMS, NUM_SAMPLES, loss, make, prepared, through_torch
+from tests.unit.torch.common import BATCH, ITEMS, LABELS, NUM_SAMPLES, loss, make, prepared, through_torch
 
 STEPS = 50  # of the noise schedule
 
@@ -326,3 +328,100 @@ def accelerated(rank, world, group, workers, lag):
             seen.append(index.tolist())
             sampler.observe(index, loss(index))
     return {**outcome(sampler, seen), "needed": lag_for(loader), "processes": world}
+
+
+# ------------------------------------------------------------------------------ habits
+
+
+def habit(rank, world, group, report, batches=6):
+    """Report in that way; the warnings that came, and the rounds that were closed."""
+    sampler = make().sampler(
+        batch_size=BATCH, num_samples=10 * BATCH, num_replicas=world, rank=rank, group=group, check_every=1
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for index in islice(DataLoader(range(ITEMS), batch_size=BATCH // world, sampler=sampler), batches):
+            report(sampler, index, loss(index), group)
+    return [str(warning.message) for warning in caught if warning.category is aria.AriaWarning], sampler.allocator.round
+
+
+def repeated_mean(sampler, index, losses, group):
+    """The mean of all ranks for every row, as a model that averages its loss returns it."""
+    mean = losses.mean()
+    if sampler.num_replicas > 1:
+        dist.all_reduce(mean, group=group)
+    sampler.observe(index, (mean / sampler.num_replicas).expand(len(index)))
+
+
+def overflow(sampler, index, losses, group):
+    """Losses in fp16, of which those of one region are beyond 65,504."""
+    regions = torch.as_tensor(LABELS[index.numpy()])
+    sampler.observe(index, torch.where(regions == 2, 1e9, losses).half())
+
+
+def gathered(sampler, index, losses, group):
+    """Gathered before they are reported, as evaluation loops do; then as it should be."""
+    everyones = [[torch.empty_like(own) for _ in range(sampler.num_replicas)] for own in (index, losses)]
+    for parts, own in zip(everyones, (index, losses), strict=True):
+        dist.all_gather(parts, own, group=group)
+    words = r"as many as all ranks have together: if they were gathered .*, pass this rank's own rows"
+    with pytest.raises(aria.ArgumentError, match=words):
+        sampler.observe(*(torch.cat(parts) for parts in everyones))
+    sampler.observe(index, losses)
+
+
+def sharded(sampler, index, losses, group):
+    """DTensors, as tensor parallelism makes them; the remedy is collective."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+
+    mesh = init_device_mesh("cpu", (sampler.num_replicas,))
+    for placement in (Replicate(), Shard(0)):
+        names = {"losses": distribute_tensor(losses.clone(), mesh, [placement])}
+        with pytest.raises(aria.ArgumentError, match=r"expected a plain tensor, got DTensor; .* is col") as caught:
+            sampler.observe(index, names["losses"])
+        exec(caught.value.remedy, names)
+    assert type(names["losses"]) is torch.Tensor
+    sampler.observe(index, losses)
+
+
+def gathered_mixture(rank, world, group):
+    """What a mixture says of the samples of all ranks."""
+    mixed = RegionMixture({"a": range(40), "b": range(40)}, batch_size=8, num_replicas=world, rank=rank, group=group)
+    regions, _ = next(iter(DataLoader(mixed, batch_size=8 // world)))
+    everyones = [torch.empty_like(regions) for _ in range(world)]
+    dist.all_gather(everyones, regions, group=group)
+    try:
+        mixed.observe(torch.cat(everyones), torch.ones(8))
+    except aria.ArgumentError as error:
+        mixed.observe(regions, 1.0 + regions)
+        return str(error), mixed.allocator.round
+    return "", 0
+
+
+def states_of_mixtures(rank, world, group):
+    """What a mixture of this rank says of its own state, of rank 0's, and of its own on one rank."""
+    pool = aria.Partition.from_labels([0, 1])
+
+    def made(num_replicas, rank):
+        sources = [range(rank, 40, world), range(100 + rank, 140, world)]
+        allocator = aria.Allocator(pool, target="uniform")
+        options = {"num_replicas": num_replicas, "rank": rank, "group": group}
+        return RegionMixture(dict(zip("01", sources, strict=True)), allocator, batch_size=8, **options)
+
+    mixed = made(world, rank)
+    for regions, _ in islice(DataLoader(mixed, batch_size=8 // world), 3):
+        mixed.observe(regions, 1.0 + regions)
+    state = through_torch(mixed.state_dict())
+    first = [state]
+    dist.broadcast_object_list(first, src=0, group=group)
+    said = []
+    for other, loaded in ((made(world, rank), state), (made(world, rank), first[0]), (made(1, 0), state)):
+        try:
+            other.load_state_dict(loaded)
+            said.append("loaded")
+        except aria.StateError as error:
+            assert other.allocator.round == 0
+            said.append(str(error))
+            exec(error.remedy, {"mixture": other, "state": loaded})
+        assert other.allocator.round == 3
+    return said

@@ -192,19 +192,19 @@ def test_the_same_rows_on_every_rank_are_refused(gang):
     """`num_replicas` forgotten: in loaders of one rank's rows, in those of all ranks' rows, and part by part."""
     quarter = BATCH // 4
     kind, text = failures(gang, jobs.not_dealt_out, BATCH, quarter)
-    assert kind == "ValueError"
+    assert kind == "ArgumentError"
     assert (
         "4 ranks report. If each reports its rows once, several of them got the same rows: give the sampler num_r"
         in text
     )
     assert GROUP in text
     kind, text = failures(gang, jobs.not_dealt_out, BATCH, BATCH)
-    assert kind == "ValueError"
+    assert kind == "ArgumentError"
     assert f"{BATCH} rows reported in a batch of {quarter} on this rank" in text
     assert f"batch_size={BATCH}, 4 ranks" in text
     assert GROUP in text
     kind, text = failures(gang, jobs.not_dealt_out, quarter, quarter)
-    assert kind == "ValueError"
+    assert kind == "ArgumentError"
     assert f"{quarter} of the {BATCH} rows of round 0 were asked for" in text
     assert "on 4 ranks give the sampler num_replicas= and rank=" in text
 
@@ -212,7 +212,7 @@ def test_the_same_rows_on_every_rank_are_refused(gang):
 def test_ranks_that_hold_one_sample_together(gang):
     """Data ranks are counted, not ranks: with ``group=`` it is the run on two, without it is refused."""
     kind, text = failures(gang, jobs.tensor_parallel, False)
-    assert kind == "ValueError"
+    assert kind == "ArgumentError"
     assert "num_replicas=2, and its process group has 4 ranks" in text
     assert GROUP in text
     results = gang.run(jobs.tensor_parallel, True)
@@ -224,7 +224,7 @@ def test_ranks_that_hold_one_sample_together(gang):
 
 def test_attach_refuses_rows_that_are_not_the_ranks(gang):
     kind, text = failures(gang, Job(jobs.attached, {}))
-    assert kind == "ValueError"
+    assert kind == "ArgumentError"
     assert "process group has 4 ranks, and its rows are not dealt out, and all would get the same" in text
     kind, text = failures(gang, Job(jobs.attached, {"num_replicas": 2}))
     assert "process group has 4 ranks, and its rows are dealt out to 2" in text
@@ -243,6 +243,44 @@ def test_a_framework_that_wraps_or_replaces_the_sampler_is_named(gang, framework
         for said in (checked, bare):
             assert "use_distributed_sampler=False" in said
             assert "add_dist_sampler=False" in said
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (jobs.repeated_mean, "a mean repeated for every row says nothing about regions"),
+        (jobs.overflow, "most losses of region '2' were not finite"),
+    ],
+)
+def test_losses_that_say_nothing_are_warned_of_once_on_every_rank(gang, report, words):
+    for said, closed in gang.run(jobs.habit, report, world=2):
+        assert closed == 6
+        assert len(said) == 1
+        assert words in said[0]
+
+
+def test_rows_that_were_gathered_before_they_are_reported_are_named(gang):
+    assert gang.run(jobs.habit, jobs.gathered, world=2) == [([], 6)] * 2
+    for said, closed in gang.run(jobs.gathered_mixture, world=2):
+        assert "8 samples reported in a batch of 4 on this rank, as many as all ranks have together" in said
+        assert closed == 1
+
+
+def test_sharded_losses_are_refused_by_name(gang_of_two):
+    """On the mesh of all ranks; silently it cannot be mended, since that is collective."""
+    pytest.importorskip("torch.distributed.tensor")
+    assert gang_of_two.run(jobs.habit, jobs.sharded) == [([], 6)] * 2
+
+
+def test_a_mixture_loads_the_state_of_its_own_rank_alone(gang):
+    """Only rank 0 had saved, or there are other ranks today: the sources were others."""
+    first, second = gang.run(jobs.states_of_mixtures, world=2)
+    assert first[:2] == ["loaded", "loaded"]
+    assert second[0] == "loaded"
+    assert "rank=0 there, 1 here; each rank saves a state of its own, and loads that" in second[1]
+    for said in (first, second):
+        assert "num_replicas=2 there, 1 here; the shards of that many ranks are others than these" in said[2]
+        assert "go on with the sources from their beginning. Try: mixture.allocator.load_state_dict" in said[2]
 
 
 def test_rows_are_sharded_and_there_is_no_group():

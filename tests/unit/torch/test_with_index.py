@@ -31,7 +31,7 @@ def test_with_index_through_a_loader():
 
 
 def test_with_index_takes_no_entry_away():
-    with pytest.raises(ValueError, match='"index" already'):
+    with pytest.raises(ValueError, match="entry 'index' already"):
         WithIndex([{"index": 5}])[0]
     original = {"x": 1}
     assert WithIndex([original])[0] == {"x": 1, "index": 0}
