@@ -33,8 +33,8 @@ class AriaError(Exception):
     """Base of the errors that this library raises. Catch the built-in error that each subclass is, too.
 
     Args:
-        message: What came, what was expected, and what to do; cut so that message and remedy have 900 characters at
-            most.
+        message: What came, what was expected, and what to do; cut in the middle so that message and remedy have
+            900 characters at most.
         remedy: A line of Python that mends it, over the names of arguments as the documentation uses them. It is
             shown at the end of the message.
 
@@ -48,7 +48,7 @@ class AriaError(Exception):
         if args and isinstance(args[0], str):
             tail = "" if remedy is None else f". Try: {remedy}"
             room = _MOST_SAID - len(tail)
-            text = args[0] if len(args[0]) <= room else f"{args[0][: max(room - 4, 0)]} ..."
+            text = args[0] if len(args[0]) <= room else f"{args[0][:_HEAD]} ... {args[0][_HEAD + 5 - room :]}"
             args = (text + tail, *args[1:])
         super().__init__(*args)
         self.remedy = remedy
@@ -89,7 +89,10 @@ class RankError(AriaError, RuntimeError):
     """The ranks of a distributed run have come apart: another round, or another state. The message names them."""
 
 
-_MOST_SAID = 900  # characters
+_MOST_SAID, _HEAD = (
+    900,
+    200,
+)  # characters; the end is kept, where the cause stands if a worker process hands an error on
 
 
 def outside() -> int:

@@ -37,7 +37,7 @@ def noise_levels(scheduler: Any, timesteps: Any) -> Any:
             drawn: from an accelerator they have to be waited for.
 
     Returns:
-        Noise levels [B]: a float64 array, or a tensor on the device of `timesteps`, float64 where the device has it.
+        Noise levels, [B], as a float64 array or as a tensor on the device of `timesteps`, float64 where it has that.
 
     Raises:
         ValueError: A scheduler of another kind; integers for flow matching, which are places in

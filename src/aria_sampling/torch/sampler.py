@@ -526,9 +526,8 @@ class AriaSampler(Sampler[int]):
         place = self._match(np.concatenate(known), draw) if known else None
         reported, room = sum(part.n for part in parts), self._room(draw)
         if reported > room:
-            gathered = (
-                f"These are {GATHERED}. Otherwise: " if self._ranks.size > 1 and reported == len(draw.items) else ""
-            )
+            of_all = self._ranks.size > 1 and reported == len(draw.items)
+            gathered = f", {GATHERED}" if of_all else ""
             ranks = (
                 f"; in a distributed run batch_size counts all ranks with different data together (batch_size="
                 f"{self.batch_size}, {self._ranks.size} ranks); {GROUP}"

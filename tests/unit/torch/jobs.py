@@ -364,7 +364,7 @@ def gathered(sampler, index, losses, group):
     everyones = [[torch.empty_like(own) for _ in range(sampler.num_replicas)] for own in (index, losses)]
     for parts, own in zip(everyones, (index, losses), strict=True):
         dist.all_gather(parts, own, group=group)
-    words = r"as many as all ranks have together: if they were gathered .*, pass this rank's own rows"
+    words = r"on this rank, as many as all ranks have together: if they were gathered .*, pass this rank's own rows"
     with pytest.raises(aria.ArgumentError, match=words):
         sampler.observe(*(torch.cat(parts) for parts in everyones))
     sampler.observe(index, losses)
