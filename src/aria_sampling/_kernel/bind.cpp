@@ -51,7 +51,7 @@ NB_MODULE(_core, m) {
     probabilities({i64(p.size()), q.data(), q_sums.data(), x.data(), warm.data(), frozen.data(), cold, exploration}, p.data());
   });
   define(m, "water", [](In<double> w, double cold, In<double> s, double scale, double guess, Out<double> x, Out<double> sums) {
-    for (std::size_t k = 0; k < w.size(); ++k) x.data()[k] = w.data()[k] > 0 ? w.data()[k] : cold * -w.data()[k];
+    unmarked(i64(w.size()), w.data(), cold, x.data());
     return water(i64(w.size()), s.data(), scale, guess, x.data(), sums.data());
   });
 

@@ -595,13 +595,21 @@ inline double borrowed(i64 K, i64 m, const i64 *regions, const double *news, con
 
 // ---------------------------------------------------------------- water level
 
+// From weights to x: those of cold regions times `cold`.
+ARIA_CLONES static void unmarked(i64 n, const double *__restrict w, double cold, double *__restrict x) {
+  for (i64 k = 0; k < n; ++k) {
+    const double weight = w[k], frozen = cold * -weight;
+    x[k] = weight > 0 ? weight : frozen;
+  }
+}
+
 // x = max(level * u - s, 0) with the level at which x sums to 1; u are weights, s is the effort that comes anyway.
 //
 // The sum is convex and piecewise linear in the level, so Newton's method comes to the level from above, and is exact
 // once it knows which regions stay dry. `guess`: the level of the last round; 0 if there was none. A guess that is
 // too low costs one more pass. All arrays are padded. x: weights before, shares after. Returns the level; where there is
 // no weight, it is 0, and so is x.
-inline double water(i64 K, const double *__restrict s, double scale, double guess, double *__restrict x, double *__restrict sums) {
+ARIA_CLONES static double water(i64 K, const double *__restrict s, double scale, double guess, double *__restrict x, double *__restrict sums) {
   const i64 end = blocks(K) * BLOCK;
   // from the lowest ground on, so that a huge s cancels; it is 0 as soon as any region has no effort of its own
   double lowest = INFINITY;
