@@ -1,7 +1,7 @@
 """Runs the code of pages as a reader would: each page pasted in order into one fresh interpreter, in an empty folder.
 
 ``python -m tests.howtos [PAGE...]`` takes the README, the tutorial and all how-tos if none is named. It says for each
-page how many blocks ran, or where the first one failed. `--python` takes the interpreter of another environment, such as
+page how many ran, or where the first failed. `--python` takes the interpreter of another environment, such as
 one into which the first line of the page has installed what it needs.
 """
 

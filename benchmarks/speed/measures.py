@@ -95,7 +95,7 @@ def available() -> int:
 
 
 def operations(size: Size) -> dict[str, float]:
-    """Operations of torch in a round of RandomConditioning on CPU tensors, by its profiler, those inside others left out.
+    """Operations of torch in a round of RandomConditioning on CPU tensors, by its profiler, the outermost alone.
 
     On an accelerator each is a call of its driver or more; calls of a driver need one to be counted.
     """

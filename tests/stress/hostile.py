@@ -168,7 +168,7 @@ def sampler() -> Any:
 def switcher(form: Callable[[Any], Any], coverage: aria.Coverage | None = None) -> Any:
     """A random conditioning with an open batch of eight, on arrays or on tensors."""
     allocator = aria.Allocator(POOL, lag=1, coverage=coverage)
-    it = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.5))
+    it = aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.5), draws_ahead=1)
     own = {} if coverage is None else {"paired": form(np.arange(8) * 5 - 1)}
     it.draw(form(np.arange(8) * 100), **own)
     it.observe(form(np.ones(8)))

@@ -514,7 +514,7 @@ class Conditioning:
     """Random conditioning in a loop: its batches and losses follow from the round."""
 
     def __init__(self, lag):
-        self.face = aria.RandomConditioning(make(lag=lag), schedule=aria.ConstantSwitch(0.6))
+        self.face = aria.RandomConditioning(make(lag=lag), schedule=aria.ConstantSwitch(0.6), draws_ahead=lag)
 
     def draw(self):
         rng = np.random.default_rng(self.face.allocator.round + len(self.face.allocator.open_rounds))

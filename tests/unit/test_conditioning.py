@@ -111,6 +111,7 @@ def make(*, schedule=None, normalise=True, num_train_timesteps=T, **allocator):
         schedule=schedule or aria.ConstantSwitch(0.5),
         normalise=normalise,
         num_train_timesteps=num_train_timesteps,
+        draws_ahead=allocator.get("lag", 0),
     )
 
 
@@ -1327,3 +1328,42 @@ def test_a_profile_that_cannot_be_is_refused(name, value):
     entry = {**state["profile"][name], "data": np.full(20, value).tobytes()}
     with pytest.raises(aria.StateError, match="profile"):
         switch.load_state_dict({**state, "profile": {**state["profile"], name: entry}})
+
+
+# ------------------------------------------------------------------------------------ a batch that is left out
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_a_batch_that_was_left_out_is_found_at_the_next_draw(lag):
+    """Out of memory, a loss that is not finite, a rerun cell: losses must not go to the batch before theirs."""
+    switch = aria.RandomConditioning(an_allocator(lag=lag), num_train_timesteps=T)
+    twin = aria.RandomConditioning(an_allocator(lag=lag), num_train_timesteps=T)
+    for number in range(6):
+        steps = np.arange(8) * (T // 8)
+        for one in (switch, twin):
+            drawn = one.draw(steps)
+            if number == 3:  # left out
+                continue
+            one.observe(1.0 + np.arange(8), of=drawn)
+        if number == 3:
+            before = observed(switch)
+            with pytest.raises(aria.UsageError, match=r"round 3 was neither observed nor closed.*switch\.step\(\)"):
+                switch.draw(steps)
+            assert observed(switch) == before
+            switch.step()
+            twin.step()
+    for one in (switch, twin):
+        one.synchronize()
+    assert switch.allocator.digest() == twin.allocator.digest()
+    assert switch.allocator.round == 6
+
+
+def test_losses_name_their_batch():
+    switch = make(lag=1)
+    first, second = switch.draw([5, 6]), switch.draw([7, 8])
+    before = observed(switch)
+    with pytest.raises(aria.UsageError, match=r"losses of round 1, and the oldest .* is that of round 0"):
+        switch.observe([1.0, 2.0], of=second)
+    assert observed(switch) == before
+    switch.observe([1.0, 2.0], of=first)
+    switch.observe([1.0, 2.0], of=second)

@@ -181,7 +181,7 @@ def check_losses(shape: tuple[int, ...], length: int, average: str) -> None:
         call = average.replace(".reshape({})", "") if len(shape) == 2 else average.format(flat)
         raise ArgumentError(
             f"losses: expected a one-dimensional array of {length} numbers, one a row, got shape {shape}; average over "
-            "all but the first dimension",
+            "all but the first dimension; where padding counts as 0, divide the sum by how many counted",
             remedy=f"losses = {call}",
         )
     if len(shape) == 1 and length and shape[0] > length and shape[0] % length == 0:

@@ -75,6 +75,9 @@ class RandomConditioning:
             hold one sample together (sequence or tensor parallel) must not be in one group: they would get different
             conditions for it. This is noticed only after some rounds, and only where their losses are equal to the bit.
         check_every: The state of all ranks is compared at every so many rounds.
+        draws_ahead: How many batches may be drawn while an earlier one was neither observed nor closed by `step`. 0: a
+            batch that was left out (out of memory, a loss that is not finite) is found at the next draw, not credited
+            with the losses of the batch after it.
 
     Raises:
         ValueError: An argument of the wrong type or out of its range; a schedule with an answer outside [0, 1].
@@ -95,6 +98,7 @@ class RandomConditioning:
         normalise: bool = True,
         group: Any = None,
         check_every: int = 64,
+        draws_ahead: int = 0,
     ) -> None:
         self.allocator: Allocator = instance("allocator", allocator, Allocator)
         self.schedule: SwitchSchedule = instance(
@@ -107,6 +111,7 @@ class RandomConditioning:
         self.profile = TimestepProfile()
         self.group = group
         self._check_every = integer("check_every", check_every, low=1)
+        self._draws_ahead = integer("draws_ahead", draws_ahead, low=0)
         steps = np.arange(self.num_train_timesteps)
         self._chances = self._chance(steps / self.num_train_timesteps).copy()  # by timestep
         self._bins = steps * self.profile.n_bins // self.num_train_timesteps
@@ -145,6 +150,7 @@ class RandomConditioning:
         Raises:
             ValueError: Another shape, dtype or length; a value out of range; tensors and arrays together; both of
                 timesteps and noise, or neither; a schedule with an answer outside [0, 1]. Nothing is changed.
+            RuntimeError: An earlier batch was not reported, and `draws_ahead` does not allow for it.
             FeedbackLagError: Earlier rounds are still open; see `Allocator.draw`.
         """
         name, rows = self._rows(timesteps, noise)
@@ -159,6 +165,7 @@ class RandomConditioning:
 
         rounds, ranks = self.allocator.rounds, self._ranks()
         self._finish_draw()
+        self._refuse_skipped()
         rounds.make_room()
         counts = [len(chance)]
         if ranks is not None:
@@ -185,7 +192,22 @@ class RandomConditioning:
             items, regions, weights = items[block], regions[block], weights[block]
         return Switch(*backend.outputs(rows, mask, items, regions, weights), round_)
 
-    def observe(self, losses: Any, *, step: bool = True, credit: Any = None) -> None:
+    def _refuse_skipped(self) -> None:
+        """Raise UsageError if a batch was left out, where the lag alone would let it pass."""
+        waiting = [
+            opened.draw.round
+            for opened in self.allocator.rounds
+            if opened.close is None and isinstance(opened.context, _Batch) and opened.context.report is None
+        ]
+        if self._draws_ahead < len(waiting) <= self.allocator.lag:
+            raise UsageError(
+                f"draw(): the batch of round {waiting[0]} was neither observed nor closed, and losses would go to the "
+                "batch before theirs; call switch.step() for a batch that is left out. A loop that draws "
+                f"batches ahead says so: RandomConditioning(..., draws_ahead={len(waiting)})",
+                remedy="switch.step()",
+            )
+
+    def observe(self, losses: Any, *, step: bool = True, credit: Any = None, of: Switch | None = None) -> None:
         """Credit the switched rows of the oldest open batch with their losses, and close its round.
 
         Args:
@@ -195,12 +217,19 @@ class RandomConditioning:
             step: Close the round. Pass False to call `step` yourself.
             credit: Which rows to credit, bool [B]; default all. Pass False for a row whose condition was dropped after
                 the switch (the null caption of classifier-free guidance).
+            of: What `draw` returned for this batch, to be sure: another batch is refused.
 
         Raises:
             ValueError: Another shape, dtype, kind or length; a scalar. Nothing is changed.
-            RuntimeError: No batch is open, or its losses were reported before.
+            RuntimeError: No batch is open, its losses were reported before, or the oldest is not that of `of`.
         """
         opened, batch = self._reporting("observe")
+        if of is not None and of.round != opened.draw.round:
+            raise UsageError(
+                f"observe(): losses of round {of.round}, and the oldest batch that was not reported is that of round "
+                f"{opened.draw.round}; call switch.step() for each batch that is left out",
+                remedy="switch.step()",
+            )
         if batch.report is not None:
             raise UsageError(
                 f"observe() was called twice for the batch of round {opened.draw.round}: report its losses once, and "

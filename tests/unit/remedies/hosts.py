@@ -69,4 +69,16 @@ CASES = [
         _FLOW + "timesteps = torch.tensor([0, 400, 999])",
         "noise_levels(scheduler, timesteps)",
     ),
+    Case(
+        "a batch that was left out",
+        _SWITCH + "switch = aria.RandomConditioning(aria.Allocator(allocator.partition, lag=1))\nswitch.draw([10])",
+        "switch.draw([10])",
+    ),
+    Case(
+        "losses of another batch",
+        _SWITCH
+        + "switch = aria.RandomConditioning(aria.Allocator(allocator.partition, lag=1), draws_ahead=1)\n"
+        + "s = [switch.draw([10]), switch.draw([20])]",
+        "switch.observe([1.0], of=s[1])",
+    ),
 ]

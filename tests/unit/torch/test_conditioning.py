@@ -29,7 +29,7 @@ def make(lag=0, online=True, **options):
     pool = aria.Partition.from_labels(LABELS)
     coverage = aria.Coverage.online(pool) if online else aria.Coverage(pool, items=np.arange(0, 60, 7))
     allocator = aria.Allocator(pool, target=TARGET, seed=3, lag=lag, coverage=coverage)
-    options = {"schedule": aria.ConstantSwitch(0.6), "num_train_timesteps": STEPS, **options}
+    options = {"schedule": aria.ConstantSwitch(0.6), "num_train_timesteps": STEPS, "draws_ahead": lag, **options}
     return aria.RandomConditioning(allocator, **options)
 
 
@@ -237,7 +237,8 @@ def test_rounds_that_wait_behind_one_that_fails_can_be_reported_again(far):
     def switching():
         pool = aria.Partition.from_labels(LABELS)
         allocator = aria.Allocator(pool, target=TARGET, policy=Interrupted(), lag=2)
-        return aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.6), num_train_timesteps=STEPS)
+        options = {"num_train_timesteps": STEPS, "draws_ahead": 2}
+        return aria.RandomConditioning(allocator, schedule=aria.ConstantSwitch(0.6), **options)
 
     switch, twin = switching(), switching()
     for each in (switch, twin):

@@ -38,7 +38,7 @@ def sampler():
 
 
 def conditioning():
-    return RandomConditioning(make(lag=2), schedule=aria.ConstantSwitch(0.6), num_train_timesteps=50)
+    return RandomConditioning(make(lag=2), schedule=aria.ConstantSwitch(0.6), num_train_timesteps=50, draws_ahead=2)
 
 
 class Counting:
