@@ -332,17 +332,24 @@ class Allocator:
         opened = self.rounds.oldest("step")
         self._close(opened, opened.reports)
 
-    def close_round(self, regions: Any, losses: Any) -> None:
+    def close_round(self, regions: Any, losses: Any, *, reported: FloatArray | None = None) -> None:
         """Observe and step in one: what `observe` was given before counts, too. If it fails, nothing is changed.
+
+        Args:
+            regions: As for `observe`.
+            losses: As for `observe`.
+            reported: The losses as a face got them, where it has made `losses` of them: warnings look at these.
 
         Raises as `observe` and `step` do.
         """
         self._own("observe")
         opened = self.rounds.oldest("step")
         report = self._checked_report(opened, regions, losses)
-        self._close(opened, [*opened.reports, report])
+        self._close(opened, [*opened.reports, report], reported)
 
-    def _close(self, opened: OpenRound, reports: list[tuple[IntArray, FloatArray]]) -> None:
+    def _close(
+        self, opened: OpenRound, reports: list[tuple[IntArray, FloatArray]], reported: FloatArray | None = None
+    ) -> None:
         """Close a round with the losses that were reported of it."""
         regions, losses = joined(reports)
         feedback = Feedback(*_kernel.aggregate(regions, losses, self._partition.n_regions))
@@ -352,7 +359,7 @@ class Allocator:
             self._progress.belief.take(feedback.regions, axis=0) if self._progress.round % _LOOK_EVERY == 0 else None
         )
         now = self._learn(opened, feedback)
-        self._watch.losses(regions, losses)
+        self._watch.losses(regions, losses if reported is None else reported)
         if now is not None and now.mean.min() < 0:
             self._watch.estimates(feedback.regions, now.mean, now.stderr)
         if feedback.dropped:

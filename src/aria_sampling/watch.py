@@ -36,7 +36,7 @@ class Watch:
 
     def losses(self, regions: IntArray, losses: FloatArray) -> None:
         """Look at the losses of a round, one a row: [n]."""
-        if len(losses) < 2:
+        if len(losses) < 2 or len(losses) != len(regions):
             return
         first = losses[0]
         if (

@@ -907,7 +907,7 @@ def test_ctrl_c_right_after_a_round_was_stored_finds_the_profile_of_that_round(m
         each.draw(np.arange(20) * 50)
     close = switch.allocator.close_round
 
-    def interrupted(*report):
+    def interrupted(*report, **options):
         close(*report)
         raise KeyboardInterrupt
 
@@ -1367,3 +1367,38 @@ def test_losses_name_their_batch():
     assert observed(switch) == before
     switch.observe([1.0, 2.0], of=first)
     switch.observe([1.0, 2.0], of=second)
+
+
+# ------------------------------------------------------------------------------------ what losses and timesteps say
+
+
+def said(switch, steps, losses):
+    """What is said in rounds with these timesteps and losses, functions of the round."""
+    texts = []
+    for number in range(100):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            switch.draw(steps(number))
+            switch.observe(losses(number))
+        texts += [str(warning.message) for warning in caught if issubclass(warning.category, aria.AriaWarning)]
+    return texts
+
+
+def test_a_mean_loss_repeated_for_every_row_is_warned_of_once():
+    """Here, too, where each loss is divided by what is usual at its noise level."""
+    rng = np.random.default_rng(0)
+    steps = lambda number: rng.integers(0, T, 16)  # noqa: E731
+    (text,) = said(make(), steps, lambda number: np.full(16, 1.0 + number))
+    assert "reduction='none'" in text
+    assert said(make(), steps, lambda number: rng.lognormal(0, 1, 16)) == []
+
+
+def test_timesteps_of_another_scale_are_warned_of_once():
+    """LCM draws an index into a list of 50 timesteps, which is a small timestep by itself."""
+    rng = np.random.default_rng(0)
+    losses = lambda number: rng.lognormal(0, 1, 16)  # noqa: E731
+    switch = aria.RandomConditioning(an_allocator())
+    (text,) = said(switch, lambda number: rng.integers(0, 50, 16), losses)
+    assert "none was above 49, of num_train_timesteps=1000" in text
+    switch = aria.RandomConditioning(an_allocator())
+    assert said(switch, lambda number: rng.integers(0, 50, 16) * 20 + 19, losses) == []

@@ -1,6 +1,7 @@
 """Every promise of the README and of the documentation has a test, or says why it needs none; see `tests.promises`."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,3 +160,16 @@ def test_counts_of_rows_scatter_by_at_most_their_root(rows, share):
     for rate in (0.02, 0.1, 0.5):
         weights = rate * (1 - rate) ** np.arange(5000)
         assert 1 / (weights**2).sum() == pytest.approx((2 - rate) / rate, rel=1e-9)
+
+
+def test_every_test_that_a_case_names_exists():
+    """docs/cases.md says of each situation which tests hold what happens there."""
+    rows = [line for line in text_of("docs/cases.md").splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [int(row.split("|")[1]) for row in sorted(rows, key=lambda row: int(row.split("|")[1]))] == list(
+        range(1, 68)
+    )
+    for row in rows:
+        named = re.findall(r"`((?:unit|laws|stress)/[^`]+)`", row.split("|")[4])
+        assert named or "**Open**" in row, row
+        for name in named:
+            assert promises.exists(f"tests/{name}") if "::" in name else (ROOT / "tests" / name).exists(), name

@@ -83,7 +83,8 @@ class RandomConditioning:
         ValueError: An argument of the wrong type or out of its range; a schedule with an answer outside [0, 1].
 
     Warns:
-        AriaWarning: The schedule switches clean rows more often than noisy ones.
+        AriaWarning: The schedule switches clean rows more often than noisy ones. Or, while batches are drawn, no
+            timestep of the first thousand rows is above a quarter of `num_train_timesteps`.
 
     Where torch.distributed is in use, the batch is that of all ranks together, in their order. `draw`, `observe` and
     `step` are collective: every rank calls them for every batch, whether its rows switch or not.
@@ -125,6 +126,7 @@ class RandomConditioning:
         self._past = self._coming = _Learnt(self.profile.init())  # `_coming` takes over once its last round is closed
         self._drawing: tuple[int, _Batch] | None = None  # a round that is being drawn, and its batch
         self._many: Ranks | None = None
+        self._rows_seen = self._highest = 0  # of the first rows, to notice timesteps of another scale
 
     # -- a round -------------------------------------------------------------------------------------------------
 
@@ -304,6 +306,17 @@ class RandomConditioning:
             if remedy is not None:
                 raise ArgumentError(f"{error}; {hint}", remedy=remedy) from None
             raise
+        if self._rows_seen < _ENOUGH_ROWS and len(steps):
+            self._rows_seen += len(steps)
+            self._highest = max(self._highest, int(steps.max()))
+            if self._rows_seen >= _ENOUGH_ROWS and 4 * self._highest < self.num_train_timesteps:
+                self.allocator.warn_once(
+                    "timesteps",
+                    f"timesteps: of {self._rows_seen} rows none was above {self._highest}, of num_train_timesteps="
+                    f"{self.num_train_timesteps}, so hardly any row switches. Are they places in a shorter list (LCM's "
+                    "index)? Then pass the timesteps that stand there. Or has the scheduler fewer timesteps? Then set "
+                    "num_train_timesteps",
+                )
         return self._chances[steps], self._bins[steps]
 
     def _at_noise(self, noise: Any) -> tuple[FloatArray, IntArray]:
@@ -407,7 +420,7 @@ class RandomConditioning:
         rows, switched = before.rows + len(batch.mask), before.switched + len(batch.bins)
         self._past = before
         self._coming = _Learnt(profile, expected, rows, switched, twins, last=opened.draw.round)
-        self.allocator.close_round(regions, ratio)
+        self.allocator.close_round(regions, ratio, reported=losses)
         if batch.ranks is not None:
             batch.ranks.note(self.allocator.round, self.allocator.digest)
 
@@ -595,6 +608,7 @@ def _timestep_hint(timesteps: Any, most: int) -> tuple[str, str | None]:
     )
 
 
+_ENOUGH_ROWS = 1000
 _STREAM = 1  # of `_kernel.stream_key`: the draw's own is 0
 _MOST_TIMESTEPS = 10**6  # a table has an entry for each
 _SCHEMA = 1

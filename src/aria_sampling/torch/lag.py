@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch.utils.data import BatchSampler, ConcatDataset, Subset
 
+from aria_sampling._check import kind_of
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, FeedbackLagError
 from aria_sampling.torch._collective import Ranks
@@ -42,7 +43,11 @@ def lag_for(loader: Any, *, overlap: bool = False) -> int:
     inner = getattr(loader, "base_dataloader", loader)
     workers, prefetch = getattr(inner, "num_workers", None), getattr(inner, "prefetch_factor", None)
     if not isinstance(workers, int):
-        raise ArgumentError(f"loader: expected a DataLoader, got {type(loader).__name__}")
+        several = isinstance(loader, dict | list | tuple)
+        raise ArgumentError(
+            f"loader: expected a DataLoader, got {kind_of(loader)}"
+            + ("; of several loaders, attach the one that this sampler draws for" if several else "")
+        )
     if type(loader).__name__ == "DataLoaderDispatcher" and Ranks().size > 1:
         raise ArgumentError(
             "loader: accelerate dispatches its batches from rank 0, and the other ranks draw nothing; prepare it with "

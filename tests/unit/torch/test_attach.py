@@ -295,3 +295,9 @@ def test_a_loader_that_a_mixture_cannot_serve(options, words):
     how = {"dataset": mixture, "batch_size": 4, **options}
     with pytest.raises(ValueError, match=words):
         mixture.attach(DataLoader(**how))
+
+
+def test_several_loaders_are_told_to_attach_one():
+    sampler = aria.Allocator(aria.Partition.from_sizes([8, 8]), seed=0).sampler(batch_size=4, num_samples=16)
+    with pytest.raises(aria.ArgumentError, match="expected a DataLoader, got dict; of several loaders, attach the one"):
+        sampler.attach({"train": [], "other": []})
