@@ -339,7 +339,7 @@ def test_refuses_impossible_numbers():
 
 
 def conditioning(lag=1, coverage="none", **settings):
-    return aria.RandomConditioning(make(coverage, lag=lag), schedule=aria.ConstantSwitch(0.6), **settings)
+    return aria.RandomConditioning(make(coverage, lag=lag), schedule=aria.ConstantSwitch(0.6), draws_ahead=lag, **settings)
 
 
 def batch(r):
@@ -382,7 +382,7 @@ def test_random_conditioning_refuses():
     state = switch.state_dict()
     refuses(conditioning(normalise=False), state, "configuration", "normalise")
     refuses(conditioning(num_train_timesteps=999), state, "configuration", "num_train_timesteps")
-    other = aria.RandomConditioning(make(lag=1), schedule=aria.ConstantSwitch(0.5))
+    other = aria.RandomConditioning(make(lag=1), schedule=aria.ConstantSwitch(0.5), draws_ahead=1)
     refuses(other, state, "configuration", "ConstantSwitch")
     refuses(conditioning(lag=2), state, "lag")
     refuses(switch, {**state, "schema": 0}, "schema")

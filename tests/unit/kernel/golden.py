@@ -105,7 +105,7 @@ def conditioned():
     """Play `RandomConditioning`: what switches, what is drawn, and what the timesteps make of the losses."""
     pool, digest, first = partition(), hashlib.blake2b(digest_size=16), []
     allocator = aria.Allocator(pool, coverage=aria.Coverage(pool, counts=counts()), seed=8, lag=1)
-    switch, batches = aria.RandomConditioning(allocator, num_train_timesteps=100), []
+    switch, batches = aria.RandomConditioning(allocator, num_train_timesteps=100, draws_ahead=1), []
     for round_ in range(ROUNDS):
         drawn = switch.draw((np.arange(24) * 37 + round_ * 11) % 100)
         for array in (drawn.mask, drawn.items, drawn.regions, drawn.weights):
