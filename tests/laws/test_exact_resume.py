@@ -339,7 +339,9 @@ def test_refuses_impossible_numbers():
 
 
 def conditioning(lag=1, coverage="none", **settings):
-    return aria.RandomConditioning(make(coverage, lag=lag), schedule=aria.ConstantSwitch(0.6), draws_ahead=lag, **settings)
+    return aria.RandomConditioning(
+        make(coverage, lag=lag), schedule=aria.ConstantSwitch(0.6), draws_ahead=lag, **settings
+    )
 
 
 def batch(r):
