@@ -182,6 +182,7 @@ def _refuse_sparse(name: str, values: Any, what: str) -> None:
 
 
 _MOST_DENSE = 8  # GiB
+_FLOAT64 = np.dtype(np.float64)
 
 
 def is_null(value: Any) -> bool:
@@ -290,6 +291,8 @@ def _as_integers(name: str, values: Any, array: AnyArray) -> str | None:
 
 def float_vector(name: str, values: Any, *, length: int | None = None) -> FloatArray:
     """Return `values` as float64[n]; non-finite numbers pass. Raises ValueError for other shapes or dtypes."""
+    if type(values) is np.ndarray and values.dtype is _FLOAT64 and values.ndim == 1 and length in (None, len(values)):
+        return values  # the usual case, at once
     array = _vector(name, values, length, "numbers")
     if array.dtype.kind not in "iuf":
         dtype = _cut(str(array.dtype))

@@ -14,8 +14,8 @@ One round is ``draw`` -> ``observe`` (once, or in parts) -> ``step``:
 The order of events decides what a draw may know (lag determinism): draw r uses the feedback of rounds up to
 r - 1 - lag, whether or not more has arrived. So the stream does not depend on timing.
 
-Where things are: `drawing.py` has a draw, `state.py` what is saved, `rounds.py` the open rounds, and `_kernel/` the
-arithmetic.
+Where things are: `drawing.py` has a draw, `learning.py` what losses make of the state, `state.py` what is saved,
+`rounds.py` the open rounds, and `_kernel/` the arithmetic.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from aria_sampling import _kernel
-from aria_sampling._arrays import FloatArray, IntArray, State, decode_all, encode_all, take
+from aria_sampling._arrays import FloatArray, IntArray, decode_all, encode_all, take
 from aria_sampling._check import float_vector, instance, int_vector, integer, kind_of, real, shown
 from aria_sampling.adoption import Adopted, heirs, inherited
 from aria_sampling.coverage import Coverage
 from aria_sampling.drawing import Drawer, decayed, next_tally
 from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, lag_message, outside
-from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, Feedback, borrowed, certify
+from aria_sampling.estimators import Certificate, Ema, EmaBank, Estimate, Estimator, borrowed, certify
+from aria_sampling.learning import Learner, Learnt, first_state, fixed
 from aria_sampling.pacing import capped, first_pace, repeat_cap
 from aria_sampling.partition import Partition
 from aria_sampling.policies import Policy, Proportional
 from aria_sampling.rounds import Draw, OpenRound, OpenRounds, Tally, joined
 from aria_sampling.shares import target_shares
-from aria_sampling.state import SCHEMA, Change, Progress, check_fit, learnt_by
+from aria_sampling.state import SCHEMA, Progress, check_fit, learnt_by
 from aria_sampling.watch import Watch
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Allocator:
         q = q if self._cap is None else capped(q, self._cap)
         q.flags.writeable = False
         self._target = q
+        self._learner = Learner(self._estimator, self._policy, q)
         self._watch = Watch(partition.names, self.warn_once)
         self._begin(uncovered=None)
         self._restart()
@@ -129,8 +131,8 @@ class Allocator:
         self._uncovered = uncovered
         n_regions = self._partition.n_regions
         self._progress = Progress.start(
-            _checked_state("estimator", self._estimator.init(n_regions), n_regions),
-            _checked_state("policy", self._policy.init(n_regions), n_regions),
+            first_state("estimator", self._estimator.init(n_regions), n_regions),
+            first_state("policy", self._policy.init(n_regions), n_regions),
             n_regions=n_regions,
             pace=None if self._cap is None else first_pace(self._seed, n_regions),
             lag=self._lag or 0,
@@ -352,57 +354,38 @@ class Allocator:
     ) -> None:
         """Close a round with the losses that were reported of it."""
         regions, losses = joined(reports)
-        feedback = Feedback(*_kernel.aggregate(regions, losses, self._partition.n_regions))
-        for array in (feedback.regions, feedback.count, feedback.mean, feedback.m2):
-            array.flags.writeable = False  # what an estimator is shown is not its to change
-        before = (
-            self._progress.belief.take(feedback.regions, axis=0) if self._progress.round % _LOOK_EVERY == 0 else None
-        )
-        now = self._learn(opened, feedback)
+        progress = self._progress
+        learnt = self._learner.rows(progress, regions, losses)
+        before = progress.belief.take(learnt.regions, axis=0) if progress.round % _LOOK_EVERY == 0 else None
+        self._store(opened, learnt)
         self._watch.losses(regions, losses if reported is None else reported)
-        if now is not None and now.mean.min() < 0:
-            self._watch.estimates(feedback.regions, now.mean, now.stderr)
-        if feedback.dropped:
+        if learnt.lowest < 0:
+            self._watch.estimates(learnt.regions, learnt.belief[:, 0], learnt.stderr)
+        if learnt.dropped:
             self._watch.dropped(regions, losses)
         if before is not None:
-            self._watch.level(np.where(before[:, 1] > 0, before[:, 0], np.nan), feedback.mean)
-        if self._progress.round % _LEVEL_EVERY == 0:
-            self._watch.visits(self._progress.visits, self._progress.belief[:, 1])
+            self._watch.level(np.where(before[:, 1] > 0, before[:, 0], np.nan), learnt.mean)
+        if progress.round % _WATCH_EVERY == 0:
+            self._watch.visits(progress.visits, progress.belief[:, 1])
 
-    def _learn(self, opened: OpenRound, feedback: Feedback) -> Estimate | None:
-        """Compute aside what a round brings, then store it all at once. Return what is believed of its regions now."""
-        progress, estimator = self._progress, self._estimator
-        k = feedback.regions
-        before = {name: array.take(k, axis=0) for name, array in progress.estimator.rows.items()}
-        learnt: Any = estimator.update(dict(before), _copies(progress.estimator.shared), feedback)
-        if not isinstance(learnt, tuple) or len(cast("tuple[Any, ...]", learnt)) != 2:
-            raise ArgumentError(f"estimator: update(): expected a tuple (rows, shared), got {shown(learnt)}")
-        rows, shared = cast("tuple[dict[str, FloatArray], dict[str, FloatArray]]", learnt)
-        _same_form("estimator: update()", "rows", rows, before)
-        _same_form("estimator: update()", "shared", shared, progress.estimator.shared)
-        now, belief, policy, change = None, np.empty((0, 2)), progress.policy, None
-        if len(k):
-            now = self._estimate_of(State(rows, shared), len(k))
-            belief = np.empty((len(k), 2))
-            belief[:, 0], belief[:, 1] = now.mean, now.count
-            policy, change = self._scored(k, State(rows, shared), now, belief)
-        present = progress.present
-        progress.store(
-            regions=k,
-            rows=rows,
-            shared=shared,
-            policy=policy,
-            belief=belief,
-            change=change,
+    def _store(self, opened: OpenRound, learnt: Learnt) -> None:
+        """Store what a round has brought, all at once, and let the next draw know of it."""
+        present = opened.present
+        self._progress.store(
+            regions=learnt.regions,
+            rows=learnt.rows,
+            shared=learnt.shared,
+            policy=learnt.policy,
+            belief=learnt.belief,
+            change=learnt.change,
             drawn=opened.draw.regions,
             forced=opened.draw.forced,
-            dropped=feedback.dropped,
+            dropped=learnt.dropped,
             tally=opened.tally,
             pace=opened.pace,
-            present=None if opened.present is None else decayed(present, opened.present, self._online),
+            present=None if present is None else decayed(self._progress.present, present, self._online),
         )
         self._catch_up()
-        return now
 
     def _catch_up(self) -> None:
         """Let the next draw know what it may. If Ctrl-C comes between, it is done by the next call that needs it."""
@@ -413,59 +396,6 @@ class Allocator:
     def _online(self) -> Coverage:
         assert self._coverage is not None
         return self._coverage
-
-    def _estimate_of(self, state: State, length: int) -> Estimate:
-        """Return what the estimator believes of regions with feedback; ValueError for another shape, or NaN."""
-        now, who = self._estimator.estimate(_fixed(state)), f"estimator: estimate() of {kind_of(self._estimator)}"
-        for name in ("mean", "stderr", "count", "age"):
-            values = getattr(now, name, None)
-            if not _is_float64(values, (length,)):
-                raise ArgumentError(f"{who}, {name}: expected float64 [{length}], got {shown(values)}")
-        if not _kernel.usable(*map(np.ascontiguousarray, (now.mean, now.stderr, now.count))):
-            raise ArgumentError(
-                f"{who}: expected finite means, counts above 0 and standard errors of at least 0 once there is "
-                f"feedback, got means {shown(now.mean)}, counts {shown(now.count)}, errors {shown(now.stderr)}"
-            )
-        return now
-
-    def _scored(self, k: IntArray, state: State, now: Estimate, belief: FloatArray) -> tuple[State, Change | None]:
-        """Return the policy's state and what becomes of the scores when regions k are believed to be `now`."""
-        progress, policy, round_ = self._progress, self._policy, self._progress.round
-        if policy.baseline is not None:
-            return progress.policy, None
-        if not policy.local:
-            rows = _copies(progress.estimator.rows)
-            for name, array in state.rows.items():
-                rows[name][k] = array
-            everywhere = borrowed(self._estimator.estimate(_fixed(State(rows, state.shared))))
-            after = policy.update(_fixed(progress.policy), _not_negative(everywhere))
-            if not isinstance(after, State):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ArgumentError(f"policy: update(): expected a State, got {shown(after)}")
-            _same_form("policy: update()", "rows", after.rows, progress.policy.rows)
-            _same_form("policy: update()", "shared", after.shared, progress.policy.shared)
-            scores = self._checked_scores(policy.log_score(after), self._partition.n_regions)
-            top = float(scores[self._target > 0].max())
-            return after, Change(round_, None, scores, np.nan, top if top > -np.inf else 0.0)
-        shared = _fixed(progress.policy).shared
-        scores = self._checked_scores(policy.log_score(_not_negative(now), shared), len(k))
-        cold, shift = progress.newest
-        look = round_ % _LEVEL_EVERY == 0
-        if progress.n_cold or look:
-            mean = _kernel.borrowed(k, belief, progress.belief, progress.belief_sums)
-            one = Estimate(np.array([max(mean, 0.0)]), _INFINITE, np.zeros(1), _INFINITE)
-            cold = float(self._checked_scores(policy.log_score(one, shared), 1)[0])
-        if look or not shift - _SHIFT_BELOW < scores.max() < shift + _SHIFT_ABOVE:
-            highest = max(progress.highest(k, scores, self._target), cold if progress.n_cold else -np.inf)
-            shift = _SHIFT_STEP * round(highest / _SHIFT_STEP) if highest > -np.inf else shift
-        return progress.policy, Change(round_, k, scores, cold, shift)
-
-    def _checked_scores(self, scores: Any, length: int) -> FloatArray:
-        """Return log scores, in an array of our own; ValueError for another shape, NaN or +inf."""
-        who = f"policy: log_score() of {kind_of(self._policy)}"
-        scores = (scores if _is_float64(scores, (length,)) else float_vector(who, scores, length=length)).copy()
-        if not (scores < np.inf).all():  # NaN included
-            raise ArgumentError(f"{who}: expected numbers below inf, got {shown(scores)}")
-        return scores
 
     def rewind(self) -> None:
         """Forget all open rounds: the next draw is that of the oldest of them again, bit for bit."""
@@ -560,7 +490,7 @@ class Allocator:
 
         A region never visited has the count-weighted mean of the others, and an infinite standard error.
         """
-        return borrowed(self._estimator.estimate(_fixed(self._progress.estimator)))
+        return borrowed(self._estimator.estimate(fixed(self._progress.estimator)))
 
     def certificate(self, *, drift: Any, sigma: Any, alpha: float = 0.05) -> Certificate:
         """Return radii around `estimate` that hold for all regions and rounds with probability 1 - alpha.
@@ -721,7 +651,8 @@ class Allocator:
         after = self._twin()
         after._begin(self._uncovered)
         after._restart()
-        after._learn(OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally()), feedback)
+        round_ = OpenRound(Draw(nothing, nothing, np.empty(0), np.empty(0), 0), Tally())
+        after._store(round_, after._learner.feedback(after._progress, feedback))
         after._progress.restart(generation + 1)
         after._restart()
         self._become(after)
@@ -780,64 +711,8 @@ def _refuse(policy: Policy, **given: Any) -> None:
             )
 
 
-def _checked_state(who: str, state: Any, n_regions: int) -> State:
-    """Return the first state of a part; ValueError unless its arrays are float64, and rows one a region."""
-    expected = "a State of float64 arrays, rows [n_regions, ...]"
-    if not isinstance(state, State):
-        raise ArgumentError(f"{who}: expected init() to return {expected}, got {shown(state)}")
-    for name, array in [*state.rows.items(), *state.shared.items()]:
-        whole = _is_float64(array, getattr(array, "shape", ()))
-        if not whole or (name in state.rows and array.shape[:1] != (n_regions,)):
-            raise ArgumentError(f"{who}: expected init() to return {expected}, got {name}={shown(array)}")
-    return State(_copies(state.rows), _copies(state.shared))
-
-
-def _same_form(who: str, what: str, found: Any, like: dict[str, FloatArray]) -> None:
-    """Raise ValueError unless `found` has the names and shapes of `like`, and float64 arrays."""
-    there = cast("dict[Any, Any]", found) if isinstance(found, dict) else {}
-    for name, array in like.items():
-        if not _is_float64(there.get(name), array.shape):
-            raise ArgumentError(
-                f"{who}: expected {what} with {name!r}, float64{[*array.shape]}, got {shown(there.get(name))}"
-            )
-    if len(there) != len(like):
-        raise ArgumentError(f"{who}: expected {what} {shown(sorted(like))}, got {shown(list(there))}")
-
-
-def _is_float64(value: Any, shape: tuple[int, ...]) -> bool:
-    """Return whether `value` is a float64 array of that shape."""
-    return type(value) is np.ndarray and value.shape == shape and value.dtype == _FLOAT64
-
-
-def _copies(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    return {name: array.copy() for name, array in arrays.items()}
-
-
-def _fixed(state: State) -> State:
-    """Return a state whose arrays cannot be written to: what a part is shown is not its to change."""
-    if not state.rows and not state.shared:
-        return state
-    fixed = State(
-        {name: array.view() for name, array in state.rows.items()},
-        {name: array.view() for name, array in state.shared.items()},
-    )
-    for array in (*fixed.rows.values(), *fixed.shared.values()):
-        array.flags.writeable = False
-    return fixed
-
-
-def _not_negative(estimate: Estimate) -> Estimate:
-    """Return the estimate with its means clamped at 0, as policies see it."""
-    return Estimate(np.maximum(estimate.mean, 0.0), estimate.stderr, estimate.count, estimate.age)
-
-
-_FLOAT64 = np.dtype(np.float64)
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
 _GENERATIONS = 2  # of the kernel's streams of random words
-_LEVEL_EVERY = 64  # rounds between two looks at the level of scores, once every region was visited
+_WATCH_EVERY = 64  # rounds between two looks for regions that are never reported
 _LOOK_EVERY = 2  # rounds between two looks at the level of losses
-_SHIFT_STEP = 32.0  # the shift is a multiple of it, so that it changes rarely: then all weights are computed anew
-_SHIFT_BELOW, _SHIFT_ABOVE = 128.0, 256.0  # scores so far from the shift call for a look at once: exp(x) has its range
-_INFINITE = np.full(1, np.inf)
-_INFINITE.flags.writeable = False

@@ -188,8 +188,7 @@ class Drawer:
         )  # fmt: skip
         pool = self._partition  # an implicit one has its items in order, and makes no array of them
         items = places if pool.is_implicit else pool.order.take(places).astype(np.int64, copy=False)
-        for array in (items, regions, p, weights):
-            array.flags.writeable = False
+        items.flags.writeable = False  # the other arrays come so
         self._pace = pace
         draw = Draw(items, regions, p, weights, round_, forced)
         return OpenRound(draw, tally if level == tally.level else tally._replace(level=level), pace, present)

@@ -115,7 +115,7 @@ class UnscaledBank(aria.EmaBank):
     eta: float = 0.5
 
     def update(self, rows, shared, feedback):
-        decay, tanh = self._memory
+        decay, tanh = self.memory
         members, read = [], []
         for i, mean in enumerate(rows["read"][:, 0]):
             one = slice(i, i + 1)

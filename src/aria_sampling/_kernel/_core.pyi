@@ -91,6 +91,42 @@ def bank_update(
     new_cv2: FloatArray,
     /,
 ) -> None: ...
+def learn_ema(
+    regions: IntArray,
+    losses: FloatArray,
+    rows: FloatArray,
+    cv2: FloatArray,
+    clock: float,
+    rate: float,
+    per_visit: bool,
+    exponent: float,
+    visited: IntArray,
+    reals: FloatArray,
+    belief: FloatArray,
+    new_rows: FloatArray,
+    new_cv2: FloatArray,
+    /,
+) -> tuple[int, int, bool, float, float]: ...
+def learn_bank(
+    regions: IntArray,
+    losses: FloatArray,
+    rows: FloatArray,
+    read: FloatArray,
+    cv2: FloatArray,
+    clock: float,
+    decay: FloatArray,
+    tanh: FloatArray,
+    discount: float,
+    clip: float,
+    exponent: float,
+    visited: IntArray,
+    reals: FloatArray,
+    belief: FloatArray,
+    new_rows: FloatArray,
+    new_read: FloatArray,
+    new_cv2: FloatArray,
+    /,
+) -> tuple[int, int, bool, float, float]: ...
 def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArray, out: FloatArray, /) -> None: ...
 def usable(mean: FloatArray, error: FloatArray, count: FloatArray, /) -> bool: ...
 def borrowed(regions: IntArray, news: FloatArray, belief: FloatArray, sums: FloatArray, /) -> float: ...

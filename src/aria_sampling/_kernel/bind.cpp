@@ -97,7 +97,56 @@ NB_MODULE(_core, m) {
     const i64 n = i64(count.size()), members = i64(decay.size());
     const std::unique_ptr<double[]> room(new double[std::size_t(bank_room(members, n))]);
     std::copy(cv2.data(), cv2.data() + 2, new_cv2.data());
-    bank_update({members, decay.data(), tanh.data(), discount, clip}, n, count.data(), mean.data(), m2.data(), clock, {rows.data(), read.data(), new_rows.data(), new_read.data()}, new_cv2.data(), room.get());
+    bank_update({members, decay.data(), tanh.data(), discount, clip}, n, count.data(), mean.data(), m2.data(), clock, {nullptr, rows.data(), read.data(), new_rows.data(), new_read.data()}, new_cv2.data(), room.get());
+  });
+  // visited [n], reals [5, n] (count, mean, m2, error, score), belief [n, 2] and the new rows [n, ...] are filled as far
+  // as there are regions with losses. Returns `Facts`.
+  const auto learnt_in = [](Out<i64> &visited, Out<double> &reals, Out<double> &belief) {
+    const i64 n = i64(visited.size());
+    double *const out = reals.data();
+    return Learnt{{visited.data(), out, out + n, out + 2 * n}, belief.data(), out + 3 * n, out + 4 * n};
+  };
+  const auto told = [](const Facts &facts) { return nb::make_tuple(facts.m, facts.dropped, facts.usable, facts.lowest, facts.top); };
+  define(m, "learn_ema", [learnt_in, told](In<i64> regions, In<double> losses, In<double> rows, In<double> cv2, double clock, double rate, bool per_visit, double exponent, Out<i64> visited, Out<double> reals,
+                                 Out<double> belief, Out<double> new_rows, Out<double> new_cv2) {
+    const i64 n = i64(regions.size());
+    std::vector<u64> room(std::size_t(2 * n));
+    std::vector<double> before(static_cast<std::size_t>(n));
+    const Learnt L = learnt_in(visited, reals, belief);
+    double *const now = new_rows.data();
+    std::copy(cv2.data(), cv2.data() + 2, new_cv2.data());
+    const auto update = [&](i64 count) {
+      for (i64 i = 0; i < count; ++i) {
+        const double *const row = rows.data() + 6 * visited.data()[i];
+        std::copy(row, row + 6, now + 6 * i);
+        before[std::size_t(i)] = row[1] > 0 ? row[0] / (row[1] > TINY ? row[1] : TINY) : NAN;
+      }
+      variation(count, L.round.count, L.round.mean, L.round.m2, before.data(), new_cv2.data());
+      ema_update(count, L.round.count, L.round.mean, clock, rate, per_visit, now);
+    };
+    const auto read = [&](i64 i, double &mean, double &count) {
+      const double *const row = now + 6 * i, weight = row[1];
+      mean = row[0] / (weight > TINY ? weight : TINY);
+      count = weight * weight / (row[2] > TINY ? row[2] : TINY);
+    };
+    return told(learn(n, regions.data(), losses.data(), room.data(), L, new_cv2.data(), exponent, update, read));
+  });
+  define(m, "learn_bank", [learnt_in, told](In<i64> regions, In<double> losses, In<double> rows, In<double> read, In<double> cv2, double clock, In<double> decay, In<double> tanh, double discount, double clip,
+                                  double exponent, Out<i64> visited, Out<double> reals, Out<double> belief, Out<double> new_rows, Out<double> new_read, Out<double> new_cv2) {
+    const i64 n = i64(regions.size()), members = i64(decay.size());
+    std::vector<u64> room(std::size_t(2 * n));
+    const std::unique_ptr<double[]> aside(new double[std::size_t(bank_room(members, n))]);
+    const Learnt L = learnt_in(visited, reals, belief);
+    std::copy(cv2.data(), cv2.data() + 2, new_cv2.data());
+    const auto update = [&](i64 count) {
+      bank_update({members, decay.data(), tanh.data(), discount, clip}, count, L.round.count, L.round.mean, L.round.m2, clock, {visited.data(), rows.data(), read.data(), new_rows.data(), new_read.data()},
+                  new_cv2.data(), aside.get());
+    };
+    const auto read_row = [&](i64 i, double &mean, double &count) {
+      mean = new_read.data()[3 * i];
+      count = new_read.data()[3 * i + 1];
+    };
+    return told(learn(n, regions.data(), losses.data(), room.data(), L, new_cv2.data(), exponent, update, read_row));
   });
   define(m, "read_out", [](In<double> mean, In<double> count, In<double> age, In<double> cv2, Out<double> out) {
     const i64 n = i64(count.size());

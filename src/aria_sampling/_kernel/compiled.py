@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, FloatArray, IntArray
@@ -18,6 +20,8 @@ __all__ = [
     "draw",
     "ema_update",
     "exp",
+    "learn_bank",
+    "learn_ema",
     "link",
     "log",
     "positions",
@@ -118,6 +122,7 @@ def draw(
         seed, round_, gap, chosen, last_held, offsets, q, q_sums, x, warm, frozen, cold, exploration,
         visits, last, next_, prev, clock, ints, reals,
     )  # fmt: skip
+    ints.flags.writeable = reals.flags.writeable = False
     return ints[0], ints[1], reals[0], reals[1], forced
 
 
@@ -165,3 +170,66 @@ def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArr
     out = np.empty((3, len(mean)))
     _core.read_out(mean, count, age, cv2, out)
     return out
+
+
+class Learnt(NamedTuple):
+    """What a round of losses makes of m regions: see ``Learnt`` in kernel.hpp."""
+
+    regions: IntArray
+    mean: FloatArray  # of the round's losses, [m]
+    rows: dict[str, FloatArray]  # of the estimator
+    cv2: FloatArray
+    belief: FloatArray
+    stderr: FloatArray
+    scores: FloatArray
+    dropped: int
+    usable: bool
+    lowest: float  # mean
+    top: float  # score
+
+
+def learn_ema(
+    regions: IntArray,
+    losses: FloatArray,
+    rows: dict[str, FloatArray],
+    cv2: FloatArray,
+    clock: float,
+    rate: float,
+    per_visit: bool,
+    exponent: float,
+) -> Learnt:
+    n = len(regions)
+    visited, reals, belief, new_cv2 = np.empty(n, np.int64), np.empty((5, n)), np.empty((n, 2)), np.empty(2)
+    new = np.empty((n, 6))
+    m, dropped, usable, lowest, top = _core.learn_ema(
+        regions, losses, rows["average"], cv2, clock, rate, per_visit, exponent, visited, reals, belief, new, new_cv2
+    )
+    _, mean, _, stderr, scores = reals[:, :m]
+    return Learnt(
+        visited[:m], mean, {"average": new[:m]}, new_cv2, belief[:m], stderr, scores, dropped, usable, lowest, top
+    )
+
+
+def learn_bank(
+    regions: IntArray,
+    losses: FloatArray,
+    rows: dict[str, FloatArray],
+    cv2: FloatArray,
+    clock: float,
+    decay: FloatArray,
+    tanh: FloatArray,
+    discount: float,
+    clip: float,
+    exponent: float,
+) -> Learnt:
+    n = len(regions)
+    members, read = rows["members"], rows["read"]
+    visited, reals, belief, new_cv2 = np.empty(n, np.int64), np.empty((5, n)), np.empty((n, 2)), np.empty(2)
+    new_members, new_read = np.empty((n, members.shape[1])), np.empty((n, 3))
+    m, dropped, usable, lowest, top = _core.learn_bank(
+        regions, losses, members, read, cv2, clock, decay, tanh, discount, clip, exponent,
+        visited, reals, belief, new_members, new_read, new_cv2,
+    )  # fmt: skip
+    _, mean, _, stderr, scores = reals[:, :m]
+    new = {"members": new_members[:m], "read": new_read[:m]}
+    return Learnt(visited[:m], mean, new, new_cv2, belief[:m], stderr, scores, dropped, usable, lowest, top)

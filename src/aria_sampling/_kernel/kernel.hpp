@@ -487,6 +487,7 @@ inline i64 bank_room(i64 members, i64 m) { return (4 * members + 7) * bank_strid
 
 // From `rows` and `read` to the new ones; cv2: see `variation`, which takes its part first. `room`: for bank_room numbers.
 struct BankRows {
+  const i64 *at; // where the row of each region is, [m]; null: rows are those of the m regions
   const double *rows, *read;
   double *new_rows, *new_read;
 };
@@ -496,9 +497,11 @@ ARIA_CLONES static void bank_update(const Bank &B, i64 m, const double *count, c
   double *const before = scratch, *const per = scratch + stride, *const least = scratch + 2 * stride;
   double *const total = scratch + 3 * stride, *const mean = scratch + 4 * stride, *const losses = scratch + 5 * stride;
   double *const when = scratch + 6 * stride;
-  for (i64 i = 0; i < m; ++i)
-    for (i64 j = 0; j < 4 * M; ++j) room[j * stride + i] = R.rows[i * 4 * M + j];
-  for (i64 i = 0; i < m; ++i) before[i] = R.read[3 * i + 1] > 0 ? R.read[3 * i] : NAN;
+  for (i64 i = 0; i < m; ++i) {
+    const i64 at = R.at ? R.at[i] : i;
+    for (i64 j = 0; j < 4 * M; ++j) room[j * stride + i] = R.rows[at * 4 * M + j];
+    before[i] = R.read[3 * at + 1] > 0 ? R.read[3 * at] : NAN;
+  }
   variation(m, count, y, m2, before, cv2);
   const double spread = cv2[0] / cv2[1];
   for (i64 i = 0; i < m; ++i) {
@@ -544,6 +547,42 @@ ARIA_CLONES static void bank_update(const Bank &B, i64 m, const double *count, c
     R.new_read[3 * i + 2] = when[i] / total[i];
     for (i64 j = 0; j < 4 * M; ++j) R.new_rows[i * 4 * M + j] = room[j * stride + i];
   }
+}
+
+// ---------------------------------------------------------------- a round of feedback in one call
+//
+// What aggregate, an estimator's update and estimate, and the score D^exponent come to, one after the other, bit for
+// bit. Nothing is stored: the caller does that.
+struct Learnt {
+  Feedback round;         // of the m regions with losses
+  double *belief;         // [m, 2]: estimated mean, effective number of losses
+  double *errors, *score; // [m]: standard error, and exponent * log(mean)
+};
+struct Facts {
+  i64 m, dropped;
+  bool usable;
+  double lowest, top; // the lowest mean and the highest score
+};
+// `update(m)` fills the estimator's new rows and cv2 of m regions; `read(i, mean, count)` reads row i of these.
+template <class Update, class Read>
+Facts learn(i64 n, const i64 *regions, const double *losses, u64 *room, const Learnt &L, const double *cv2, double exponent, Update update, Read read) {
+  Facts facts{0, 0, true, INFINITY, -INFINITY};
+  const i64 m = facts.m = aggregate(n, regions, losses, room, L.round, facts.dropped);
+  update(m);
+  const double spread = cv2[0] / cv2[1];
+  for (i64 i = 0; i < m; ++i) {
+    double mean, count;
+    read(i, mean, count);
+    const double error = std::sqrt(spread / (count > TINY ? count : TINY)) * std::fabs(mean);
+    facts.usable &= (std::fabs(mean) < INFINITY) & (error >= 0) & (count > 0);
+    L.belief[2 * i] = mean;
+    L.belief[2 * i + 1] = count;
+    L.errors[i] = error;
+    L.score[i] = exponent == 0 ? 0.0 : exponent * logarithm(mean > 0 ? mean : 0.0);
+    facts.lowest = std::min(facts.lowest, mean);
+    facts.top = std::max(facts.top, L.score[i]);
+  }
+  return facts;
 }
 
 // ---------------------------------------------------------------- what is borrowed by regions never visited

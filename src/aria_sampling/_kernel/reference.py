@@ -60,6 +60,7 @@ __all__ = [
 ]
 
 Words = NDArray[np.uint64]  # arithmetic on them wraps around at 2**64
+Rows = tuple[IntArray, IntArray, FloatArray, FloatArray]
 
 BLOCK = 64
 FEISTEL_ROUNDS = 10
@@ -450,11 +451,13 @@ def draw(
 
     Returns:
         Places of the rows in the order of the items, int64 [n]; their regions, int64 [n]; the effective probability of
-        the region, float64 [n]; the weight q / p, float64 [n]; and the number of forced visits.
+        the region, float64 [n]; the weight q / p, float64 [n]; and the number of forced visits. None of these arrays
+        can be written to.
     """
     if n == 0:
         clock[0] += 1
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), 0
+        nothing = np.empty(0, np.int64)
+        return *_read_only(nothing, nothing.copy(), np.empty(0), np.empty(0)), 0
     n_regions, draws = len(visits), int(clock[1])
     key = stream_key(seed, 0, round_)
     due = _due(next_, last, most=n // 2 if gap > 0 else 0, until=draws - gap)
@@ -477,7 +480,13 @@ def draw(
     effective = p[regions] * (m / n)
     effective[np.isin(regions, due)] += 1.0 / n
     clock += 1
-    return places, regions, effective, q[regions] / effective, len(due)
+    return *_read_only(places, regions, effective, q[regions] / effective), len(due)
+
+
+def _read_only(places: IntArray, regions: IntArray, p: FloatArray, weights: FloatArray) -> Rows:
+    for array in (places, regions, p, weights):
+        array.flags.writeable = False
+    return places, regions, p, weights
 
 
 def _due(next_: AnyArray, last: IntArray, *, most: int, until: int) -> IntArray:

@@ -75,7 +75,7 @@ class EmaBank(Estimator):
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Return the state one round later; see `Estimator.update`."""
         clock = shared["clock"]
-        decay, tanh = self._memory
+        decay, tanh = self.memory
         members, read, cv2 = _kernel.bank_update(
             rows["members"], rows["read"], feedback.count, feedback.mean, feedback.m2, shared["cv2"], float(clock[0]),
             decay, tanh, self.discount, self.clip,
@@ -88,7 +88,7 @@ class EmaBank(Estimator):
         return read_out(mean, count, state.shared["clock"] - 1 - when, state.shared["cv2"])
 
     @cached_property
-    def _memory(self) -> tuple[FloatArray, FloatArray]:
+    def memory(self) -> tuple[FloatArray, FloatArray]:
         """Log of what one loss leaves of the past in each member, and tanh of half its size: two float64 [members]."""
         rates = [0.6931471805599453 / half_life for half_life in self.half_lives]
         return -np.array(rates), np.array([_tanh(rate / 2) for rate in rates])

@@ -361,7 +361,11 @@ MUTANTS = [
     ),
     mutant(
         "negative-estimates", "estimates below 0 reach the policy",
-        "allocator.py::_not_negative", "np.maximum(estimate.mean, 0.0)", "estimate.mean", POISON,
+        "learning.py::_not_negative", "np.maximum(estimate.mean, 0.0)", "estimate.mean", POISON,
+    ),
+    mutant(
+        "at-once-otherwise", "the kernel's one call takes another exponent than the policy's",
+        "learning.py::_in_one_call", "exponent=policy.exponent", "exponent=1.0", "tests/unit/test_learning.py",
     ),
     # -- all or nothing
     mutant(
@@ -379,11 +383,10 @@ MUTANTS = [
     ),
     mutant(
         "counted-before-it-is-stored", "a round whose part fails has counted already",
-        "allocator.py::Allocator._learn", "progress, estimator = A",
-        "progress, estimator = A\nprogress.counters[2] += 1", FAILED,
+        "learning.py::Learner.feedback", "k, state = A", "k, state = A\nprogress.counters[2] += 1", FAILED,
     ),
     mutant(
         "states-may-be-changed", "a part may change what it is shown",
-        "allocator.py::_fixed", "array.flags.writeable = False", "", FAILED,
+        "learning.py::fixed", "array.flags.writeable = False", "", FAILED,
     ),
 ]  # fmt: skip

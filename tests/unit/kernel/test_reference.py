@@ -126,8 +126,9 @@ def weights(draw):
 
 
 def test_the_two_kernels_have_the_same_functions_with_the_same_arguments():
-    assert compiled.__all__ == reference.__all__
-    for name in compiled.__all__:
+    at_once = {"learn_bank", "learn_ema"}  # of these the reference is asking by value: tests/unit/test_learning.py
+    assert set(compiled.__all__) - at_once == set(reference.__all__)
+    for name in reference.__all__:
         fast, slow = getattr(compiled, name), getattr(reference, name)
         if inspect.isfunction(fast):
             assert list(inspect.signature(fast).parameters) == list(inspect.signature(slow).parameters), name
