@@ -152,6 +152,10 @@ NB_MODULE(_core, m) {
     const i64 n = i64(count.size());
     read_out(n, mean.data(), count.data(), age.data(), cv2.data(), out.data(), out.data() + n, out.data() + 2 * n);
   });
+  define(m, "profile_update", [](In<i64> bins, In<double> losses, In<double> weights, double log_keep, Out<double> total, Out<double> weight) {
+    std::vector<double> sums(3 * total.size());
+    profile_update(i64(bins.size()), i64(total.size()), bins.data(), losses.data(), weights.data(), log_keep, sums.data(), total.data(), weight.data());
+  });
   define(m, "usable", [](In<double> mean, In<double> error, In<double> count) { return usable(i64(count.size()), mean.data(), error.data(), count.data()); });
   define(m, "borrowed", [](In<i64> regions, In<double> news, In<double> belief, In<double> sums) {
     return borrowed(i64(belief.size()) / 2, i64(regions.size()), regions.data(), news.data(), belief.data(), sums.data());

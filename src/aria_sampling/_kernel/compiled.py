@@ -26,6 +26,7 @@ __all__ = [
     "log",
     "positions",
     "probabilities",
+    "profile_update",
     "read_out",
     "replace",
     "store",
@@ -164,6 +165,14 @@ def bank_update(
     new_rows, new_read, new_cv2 = np.empty(rows.shape), np.empty(read.shape), np.empty(2)
     _core.bank_update(rows, read, count, mean, m2, cv2, clock, decay, tanh, discount, clip, new_rows, new_read, new_cv2)
     return new_rows, new_read, new_cv2
+
+
+def profile_update(
+    total: FloatArray, weight: FloatArray, bins: IntArray, losses: FloatArray, weights: FloatArray, log_keep: float
+) -> tuple[FloatArray, FloatArray]:
+    total, weight = total.copy(), weight.copy()
+    _core.profile_update(bins, losses, weights, log_keep, total, weight)
+    return total, weight
 
 
 def read_out(mean: FloatArray, count: FloatArray, age: FloatArray, cv2: FloatArray) -> FloatArray:

@@ -585,6 +585,28 @@ Facts learn(i64 n, const i64 *regions, const double *losses, u64 *room, const Le
   return facts;
 }
 
+// ---------------------------------------------------------------- a profile over ranges of noise levels
+
+// One moving average a range, of losses weighted by `weights`: total and weight, [bins], one round later. `sums`: room
+// for 3 * bins. log_keep: log of what one loss leaves of the past.
+inline void profile_update(i64 n, i64 n_bins, const i64 *bins, const double *losses, const double *weights, double log_keep, double *sums, double *total, double *weight) {
+  constexpr double MOST_WEIGHT = 1e100; // beyond it, times the largest loss, a sum could be infinite
+  std::fill(sums, sums + 3 * n_bins, 0.0);
+  double *const count = sums, *const mass = sums + n_bins, *const losses_of = sums + 2 * n_bins;
+  for (i64 i = 0; i < n; ++i) {
+    if (!(std::fabs(losses[i]) < LOSS_LIMIT)) continue;
+    const double w = weights[i] < MOST_WEIGHT ? weights[i] : MOST_WEIGHT;
+    count[bins[i]] += 1;
+    mass[bins[i]] += w;
+    losses_of[bins[i]] += w * losses[i];
+  }
+  for (i64 b = 0; b < n_bins; ++b) {
+    const double mean = losses_of[b] / (mass[b] > TINY ? mass[b] : TINY), keep = exponential(count[b] * log_keep), gain = 1 - keep;
+    total[b] = keep * total[b] + gain * mean;
+    weight[b] = keep * weight[b] + gain;
+  }
+}
+
 // ---------------------------------------------------------------- what is borrowed by regions never visited
 //
 // Beliefs, a row a region: estimated mean, and effective number of losses behind it.

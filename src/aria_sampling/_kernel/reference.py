@@ -46,6 +46,7 @@ __all__ = [
     "log",
     "positions",
     "probabilities",
+    "profile_update",
     "read_out",
     "replace",
     "store",
@@ -721,6 +722,29 @@ def bank_update(
     total, *mixture = (_over_members(part) for part in (trust, trust * average, losses, trust * time))
     after = np.stack([average, time, weight, evidence]).transpose(2, 0, 1).reshape(m, 4 * members)
     return np.ascontiguousarray(after), np.stack([part / total for part in mixture], axis=1), cv2
+
+
+def profile_update(
+    total: FloatArray, weight: FloatArray, bins: IntArray, losses: FloatArray, weights: FloatArray, log_keep: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return total and weight of a moving average for each range of noise levels, one round later, float64 [R].
+
+    Args:
+        total: Before, [R].
+        weight: Before, [R].
+        bins: Range of each row, int64 [n] in ``0..R-1``.
+        losses: float64 [n]; non-finite ones, and those of size 1e150 and more, are left out.
+        weights: What each row counts, float64 [n], positive.
+        log_keep: Log of what one loss leaves of the past, at least -700.
+    """
+    use = np.abs(losses) < LOSS_LIMIT
+    bins, losses, weights = bins[use], losses[use], np.minimum(weights[use], 1e100)
+    count = np.bincount(bins, minlength=len(total))
+    mass = np.bincount(bins, weights, len(total))
+    mean = np.bincount(bins, weights * losses, len(total)) / np.where(mass > TINY, mass, TINY)
+    keep = exp(count * np.float64(log_keep))
+    gain = 1 - keep
+    return keep * total + gain * mean, keep * weight + gain
 
 
 def _over_members(values: FloatArray) -> FloatArray:

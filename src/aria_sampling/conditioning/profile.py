@@ -19,7 +19,6 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import Arrays, FloatArray, IntArray
 from aria_sampling._check import integer, real
-from aria_sampling.estimators.base import LOSS_LIMIT
 
 __all__ = ["TimestepProfile"]
 
@@ -62,15 +61,9 @@ class TimestepProfile:
             weights: float64 [n], positive: importance weights q/p of the rows, so that the profile is that of the
                 target and not of the allocation.
         """
-        if not (use := np.abs(losses) < LOSS_LIMIT).all():
-            bins, losses, weights = bins[use], losses[use], weights[use]
-        weights = np.minimum(weights, _MOST_WEIGHT)
-        count = np.bincount(bins, minlength=self.n_bins)
-        weight = np.bincount(bins, weights, self.n_bins)
-        mean = np.bincount(bins, weights * losses, self.n_bins) / np.maximum(weight, _TINY)
-        keep = _kernel.exp(count * np.float64(self._log_keep))
-        gain = 1 - keep
-        return {"total": keep * state["total"] + gain * mean, "weight": keep * state["weight"] + gain}
+        bins, losses, weights = (np.ascontiguousarray(rows) for rows in (bins, losses, weights))
+        total, weight = _kernel.profile_update(state["total"], state["weight"], bins, losses, weights, self._log_keep)
+        return {"total": total, "weight": weight}
 
     def expected(self, state: Arrays) -> FloatArray | None:
         """Return the expected loss in each range, float64 [n_bins]; None before any positive loss.
@@ -97,5 +90,4 @@ class TimestepProfile:
         return max(float(_kernel.log(np.array([1.0 - self.rate]))[0]), -700.0)
 
 
-_MOST_WEIGHT = 1e100  # a weight beyond it, times the largest loss, could make a sum infinite
 _TINY = 1e-300  # in place of a sum of weights that is 0

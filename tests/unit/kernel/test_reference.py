@@ -162,6 +162,14 @@ def test_positions(seed, rng_seed, most, n):
     both("positions", seed, regions, nth, sizes)
 
 
+@given(SEEDS, st.integers(1, 30), st.integers(0, 300), st.sampled_from([-700.0, -5.0, -0.01, -1e-9]))
+def test_profile_update(seed, n_bins, n, log_keep):
+    rng = np.random.default_rng(seed)
+    losses = wide(rng, n) * rng.choice([1.0, 1.0, 1.0, -1.0, np.nan, np.inf], n)
+    total, weight = wide(rng, n_bins, -5, 5), rng.random(n_bins)
+    both("profile_update", total, weight, rng.integers(0, n_bins, n), losses, wide(rng, n, -3, 120), log_keep)
+
+
 # ---------------------------------------------------------------- weights and shares
 
 
