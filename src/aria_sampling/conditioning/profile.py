@@ -61,8 +61,14 @@ class TimestepProfile:
             weights: float64 [n], positive: importance weights q/p of the rows, so that the profile is that of the
                 target and not of the allocation.
         """
-        bins, losses, weights = (np.ascontiguousarray(rows) for rows in (bins, losses, weights))
-        total, weight = _kernel.profile_update(state["total"], state["weight"], bins, losses, weights, self._log_keep)
+        total, weight = _kernel.profile_update(
+            state["total"],
+            state["weight"],
+            np.ascontiguousarray(bins),
+            np.ascontiguousarray(losses),
+            np.ascontiguousarray(weights),
+            self._log_keep,
+        )
         return {"total": total, "weight": weight}
 
     def expected(self, state: Arrays) -> FloatArray | None:
