@@ -110,6 +110,7 @@ class Allocator:
             _refuse(self._policy, target=target, exploration=exploration, coverage=coverage)
             target, exploration = baseline, 1.0
         self._coverage: Coverage | None = coverage
+        self._covering = None if coverage is None or coverage.is_empty else coverage  # if there is anything in it
         self._exploration = (
             0.2 if exploration is None else real("exploration", exploration, low=0, high=1, open_low=True)
         )
@@ -150,11 +151,6 @@ class Allocator:
     def coverage(self) -> Coverage | None:
         """What trains anyway."""
         return self._coverage
-
-    @property
-    def _covering(self) -> Coverage | None:
-        """The coverage, if there is anything in it."""
-        return None if self._coverage is None or self._coverage.is_empty else self._coverage
 
     @property
     def estimator(self) -> Estimator:
@@ -285,14 +281,14 @@ class Allocator:
     def _checked_present(self, present: Any) -> IntArray | None:
         """Return `present` as int64 [m] of its own; None where it plays no part."""
         online = self._covering is not None and self._covering.is_online
-        if present is not None and not online:
+        if not online and present is None:
+            return None
+        if not online:
             raise ArgumentError(
                 "present: expected with online coverage only; make the Allocator with "
                 "coverage=aria.Coverage.online(partition), or with coverage=aria.Coverage(partition, items=...) if the "
                 "items with data are known beforehand"
             )
-        if not online:
-            return None
         if present is None:
             raise ArgumentError(
                 "present: expected the regions of the rows that train anyway, since coverage is online; [] for a round "

@@ -27,7 +27,7 @@ NB_MODULE(_core, m) {
     for (std::size_t i = 0; i < x.size(); ++i) out.data()[i] = exponential(x.data()[i]);
   });
   define(m, "log", [](In<double> x, Out<double> out) {
-    for (std::size_t i = 0; i < x.size(); ++i) out.data()[i] = logarithm(x.data()[i]);
+    logarithms(i64(x.size()), x.data(), out.data());
   });
   define(m, "positions", [](u64 seed, In<i64> regions, In<i64> nth, In<i64> sizes, Out<i64> out) {
     for (std::size_t i = 0; i < regions.size(); ++i) {

@@ -136,31 +136,47 @@ inline double exp_clamped(double x) {
 }
 inline double exponential(double x) { return x == -INFINITY ? 0.0 : exp_clamped(x); }
 
-// log(x); -infinity at 0, NaN below. With x = m * 2**e, m in [sqrt(1/2), sqrt(2)): e*log(2) + 2 atanh((m-1)/(m+1)).
-inline double logarithm(double x) {
-  if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
-  if (x == INFINITY) return x;
-  double e = 0;
-  if (x < 0x1p-1022) { // subnormal
-    x *= 0x1p54;
-    e = -54;
-  }
+// log(x) of a normal number x > 0. With x = m * 2**e, m in [sqrt(1/2), sqrt(2)): e*log(2) + 2 atanh((m-1)/(m+1)). Free
+// of branches, as exp_clamped is.
+inline double log_normal(double x, double e = 0) {
   u64 bits;
   std::memcpy(&bits, &x, 8);
-  e += double(i64(bits >> 52) - 1023);
+  u64 exponent = (bits >> 52) | 0x4330000000000000u; // as a double it is 2**52 more
   bits = (bits & 0xFFFFFFFFFFFFFu) | 0x3FF0000000000000u;
-  double m;
+  double m, high;
+  std::memcpy(&high, &exponent, 8);
   std::memcpy(&m, &bits, 8);
-  if (m > 1.4142135623730951) {
-    m *= 0.5;
-    e += 1;
-  }
+  e += high - (0x1p52 + 1023);
+  const double large = m > 1.4142135623730951 ? 1.0 : 0.0;
+  m = large > 0 ? m * 0.5 : m;
+  e += large;
   // f is exact, and the rest is small: log(1 + f) = 2s + s R = f - (f*f/2 - s (f*f/2 + R)) as in Sun's fdlibm
   const double f = m - 1, s = f / (m + 1), s2 = s * s, half = 0.5 * f * f;
   double series = 1.0 / 21;
-  for (int odd = 19; odd >= 3; odd -= 2) series = series * s2 + 1.0 / odd;
+  series = series * s2 + 1.0 / 19;
+  series = series * s2 + 1.0 / 17;
+  series = series * s2 + 1.0 / 15;
+  series = series * s2 + 1.0 / 13;
+  series = series * s2 + 1.0 / 11;
+  series = series * s2 + 1.0 / 9;
+  series = series * s2 + 1.0 / 7;
+  series = series * s2 + 1.0 / 5;
+  series = series * s2 + 1.0 / 3;
   const double R = 2 * s2 * series;
   return e * 0x1.62e42fefa0000p-1 + (f - (half - (s * (half + R) + e * 0x1.cf79abc9e3b3ap-40)));
+}
+inline bool is_normal(double x) { return x >= 0x1p-1022 && x < INFINITY; }
+// log(x); -infinity at 0, NaN below.
+inline double logarithm(double x) {
+  if (is_normal(x)) return log_normal(x);
+  if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
+  return x == INFINITY ? x : log_normal(x * 0x1p54, -54); // subnormal
+}
+ARIA_CLONES static void logarithms(i64 n, const double *__restrict x, double *__restrict out) {
+  ARIA_VECTOR
+  for (i64 i = 0; i < n; ++i) out[i] = log_normal(x[i]);
+  for (i64 i = 0; i < n; ++i)
+    if (!is_normal(x[i])) out[i] = logarithm(x[i]);
 }
 
 // ---------------------------------------------------------------- sums by block
@@ -554,7 +570,7 @@ ARIA_CLONES static void bank_update(const Bank &B, i64 m, const double *count, c
 // What aggregate, an estimator's update and estimate, and the score D^exponent come to, one after the other, bit for
 // bit. Nothing is stored: the caller does that.
 struct Learnt {
-  Feedback round;         // of the m regions with losses
+  Feedback round;         // of the m regions with losses; m2 is room afterwards
   double *belief;         // [m, 2]: estimated mean, effective number of losses
   double *errors, *score; // [m]: standard error, and exponent * log(mean)
 };
@@ -578,8 +594,12 @@ Facts learn(i64 n, const i64 *regions, const double *losses, u64 *room, const Le
     L.belief[2 * i] = mean;
     L.belief[2 * i + 1] = count;
     L.errors[i] = error;
-    L.score[i] = exponent == 0 ? 0.0 : exponent * logarithm(mean > 0 ? mean : 0.0);
+    L.round.m2[i] = mean > 0 ? mean : 0.0; // the squares have done their service
     facts.lowest = std::min(facts.lowest, mean);
+  }
+  logarithms(m, L.round.m2, L.score);
+  for (i64 i = 0; i < m; ++i) {
+    L.score[i] = exponent == 0 ? 0.0 : exponent * L.score[i];
     facts.top = std::max(facts.top, L.score[i]);
   }
   return facts;
