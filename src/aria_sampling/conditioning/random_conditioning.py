@@ -17,6 +17,7 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import Arrays, BoolArray, FloatArray, IntArray, decode_all, encode_all, take
 from aria_sampling._check import float_vector, instance, int_vector, integer, shown
+from aria_sampling._compile import uncompiled
 from aria_sampling.allocator import Allocator
 from aria_sampling.conditioning._backend import Backend, Ranks, Report, backend_of, ranks_of
 from aria_sampling.conditioning._twins import Twins
@@ -130,6 +131,7 @@ class RandomConditioning:
 
     # -- a round -------------------------------------------------------------------------------------------------
 
+    @uncompiled
     def draw(self, timesteps: Any = None, *, noise: Any = None, paired: Any = None) -> Switch:
         """Decide which rows of a batch switch and draw their conditions. Opens one round.
 
@@ -209,6 +211,7 @@ class RandomConditioning:
                 remedy="switch.step()",
             )
 
+    @uncompiled
     def observe(self, losses: Any, *, step: bool = True, credit: Any = None, of: Switch | None = None) -> None:
         """Credit the switched rows of the oldest open batch with their losses, and close its round.
 
@@ -251,6 +254,7 @@ class RandomConditioning:
             batch.report = None  # it can be reported again
             raise
 
+    @uncompiled
     def step(self) -> None:
         """Close the oldest open round, with or without feedback; if that fails, it is open as it was.
 

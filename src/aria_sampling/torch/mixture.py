@@ -15,12 +15,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer, shown
+from aria_sampling._compile import uncompiled
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, StateError, UnsizedError, UsageError
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
-from aria_sampling.torch._compile import uncompiled
 from aria_sampling.torch._feedback import WEIGHTS_BEFORE, Batch, Part, part_of, read, to_array, unpack, wire
 from aria_sampling.torch._match import CYCLE, GATHERED, LOOK
 from aria_sampling.torch._resume import load_allocation, misfit

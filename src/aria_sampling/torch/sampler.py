@@ -15,11 +15,11 @@ from torch.utils.data import Sampler
 
 from aria_sampling._arrays import BoolArray, FloatArray, IntArray, take
 from aria_sampling._check import instance, int_vector, integer, shown
+from aria_sampling._compile import uncompiled
 from aria_sampling.allocator import Allocator
 from aria_sampling.errors import ArgumentError, AriaWarning, FeedbackLagError, UsageError, outside
 from aria_sampling.rounds import Draw, OpenRound
 from aria_sampling.torch._collective import Ranks
-from aria_sampling.torch._compile import uncompiled
 from aria_sampling.torch._feedback import (
     WEIGHTS_BEFORE,
     Batch,
