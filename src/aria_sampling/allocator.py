@@ -121,7 +121,14 @@ class Allocator:
         q.flags.writeable = False
         self._target = q
         self._learner = Learner(self._estimator, self._policy, q)
-        self._watch = Watch(partition.names, self.warn_once)
+        self._watch = Watch(
+            partition.names,
+            self.warn_once,
+            target=q,
+            policy=self._policy,
+            exploration=self._exploration,
+            covered=self._covering is not None,
+        )
         self._begin(uncovered=None)
         self._restart()
 
@@ -357,6 +364,9 @@ class Allocator:
         progress = self._progress
         learnt = self._learner.rows(progress, regions, losses)
         before = progress.belief.take(learnt.regions, axis=0) if progress.round % _LOOK_EVERY == 0 else None
+        look, alike = (progress.round + 1) % _WATCH_EVERY == 0, None
+        if look:  # before anything is changed: it may ask a user's estimator
+            alike = self._watch.alike(progress.round + 1, lambda: self._estimator.estimate(fixed(progress.estimator)))
         self._store(opened, learnt)
         self._watch.losses(regions, losses if reported is None else reported)
         if learnt.lowest < 0:
@@ -365,8 +375,9 @@ class Allocator:
             self._watch.dropped(regions, losses)
         if before is not None:
             self._watch.level(np.where(before[:, 1] > 0, before[:, 0], np.nan), learnt.mean)
-        if progress.round % _WATCH_EVERY == 0:
+        if look:
             self._watch.visits(progress.visits, progress.belief[:, 1])
+            self._watch.regions(progress, alike=alike)
 
     def _store(self, opened: OpenRound, learnt: Learnt) -> None:
         """Store what a round has brought, all at once, and let the next draw know of it."""
@@ -714,5 +725,5 @@ def _refuse(policy: Policy, **given: Any) -> None:
 _MOST_ROWS = 2**31 - 1  # of a round
 _MOST_LAG = 2**20  # the state has a row of float64 [n_regions] for each round of lag
 _GENERATIONS = 2  # of the kernel's streams of random words
-_WATCH_EVERY = 64  # rounds between two looks for regions that are never reported
+_WATCH_EVERY = 64  # rounds between two looks at what regions came to
 _LOOK_EVERY = 2  # rounds between two looks at the level of losses

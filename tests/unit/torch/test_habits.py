@@ -77,6 +77,27 @@ def test_a_region_whose_losses_overflow_is_warned_of_once_by_name():
     assert warned(run)[1] == []
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_region_whose_losses_underflow_is_warned_of_once_by_name(back):
+    """Pure fp16: squared errors below 3e-8 are 0, and stay 0 if they become float32 afterwards."""
+    loader = a_loader()
+    error = torch.tensor([0.005, 0.02, 0.02, 0.02, 0.0001])
+    spread = torch.Generator().manual_seed(0)
+
+    def run():
+        for _ in range(20):
+            for index, _ in loader:
+                noisy = error[GROUPS[index]] * torch.randn(len(index), generator=spread)
+                losses = noisy.half().square()
+                loader.sampler.observe(index, losses.float() if back else losses)
+
+    _, said = warned(run)
+    assert len(said) == 1
+    assert "most losses of region '4' are exactly 0" in said[0]
+    assert "in float32 from the start" in said[0]
+    assert warned(run)[1] == []
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_losses_of_padded_tokens_are_told_apart_from_several_a_row(flat):
     """Texts of unequal lengths, equally hard a token: the mean over all would make short ones look easy."""
