@@ -335,7 +335,7 @@ class RandomConditioning:
             raise ArgumentError(
                 f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}; timesteps of a scheduler of "
                 "diffusers become noise levels by noise_levels(scheduler, timesteps) of "
-                "aria_sampling.integrations.diffusers"
+                "aria_sampling.integrations.diffusers; sigmas of EDM, by sigmas**2 / (sigma_data**2 + sigmas**2)"
             )
         return self._chance(levels), self.profile.bins(levels)
 

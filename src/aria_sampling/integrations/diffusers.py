@@ -40,8 +40,9 @@ def noise_levels(scheduler: Any, timesteps: Any) -> Any:
         Noise levels, [B], as a float64 array or as a tensor on the device of `timesteps`, float64 where it has that.
 
     Raises:
-        ValueError: A scheduler of another kind; integers for flow matching, which are places in
-            ``scheduler.timesteps`` and run the other way; another shape or dtype; a value out of range.
+        ValueError: A scheduler of another kind (of those of EDM the message says how); integers for flow matching,
+            which are places in ``scheduler.timesteps`` and run the other way; another shape or dtype; a value out of
+            range.
 
     Warns:
         AriaWarning: All timesteps are fractions of at most 1: they look like noise levels already.
@@ -96,6 +97,13 @@ def _kind_of(scheduler: Any) -> tuple[int, bool]:
         there = np.asarray(steps.tolist()) - np.asarray(sigmas[: len(steps)].tolist()) * most
         if (np.abs(there) <= 1 + 1e-3 * most).all():  # some round them to integers
             return most, True
+    if sigmas is not None and getattr(config, "sigma_data", None) is not None:
+        raise ArgumentError(
+            f"scheduler: {name} adds noise of standard deviation sigma, far above 1, to data of standard deviation "
+            "sigma_data (EDM); pass the share of noise in the variance of each row, sigma**2 / (sigma_data**2 + "
+            "sigma**2): with `sigmas`, that of each row, [B], then switch.draw(noise=noise)",
+            remedy="noise = sigmas**2 / (scheduler.config.sigma_data**2 + sigmas**2)",
+        )
     raise ArgumentError(
         f"scheduler: expected discrete steps (alphas_cumprod), or timesteps that are sigmas * {most} (flow matching), "
         f"got {name}; pass noise levels of your own, 0 for an image and 1 for pure noise: switch.draw(noise=...)"

@@ -71,7 +71,8 @@ def test_indices_of_flow_matching_are_refused():
 
 DISCRETE = ("DDPM", "DDIM", "DDIMInverse", "LCM", "DPMSolverMultistep", "UniPCMultistep", "TCD", "EulerDiscrete")
 FLOW = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM")
-OTHERS = ("CMStochasticIterative", "EDMEuler", "EDMDPMSolverMultistep", "ScoreSdeVe")
+EDM = ("CMStochasticIterative", "EDMEuler", "EDMDPMSolverMultistep")
+OTHERS = ("ScoreSdeVe", "SCM")
 
 
 def made(name):
@@ -98,6 +99,27 @@ def test_schedulers_whose_timesteps_are_something_else(name):
         ValueError, match=rf"scheduler: expected discrete steps .*, got {name}Scheduler; pass noise levels"
     ):
         noise_levels(made(name), torch.tensor([0.5, 1.0]))
+
+
+@pytest.mark.parametrize("name", EDM)
+def test_the_remedy_for_edm_is_the_share_of_noise(name):
+    """As in diffusers' scripts: sigmas of the rows, by which `add_noise` mixes data and noise."""
+    scheduler = made(name)
+    places = torch.arange(len(scheduler.timesteps))
+    with pytest.raises(ValueError, match=rf"scheduler: {name}Scheduler adds noise .* \(EDM\)") as refused:
+        noise_levels(scheduler, scheduler.timesteps)
+    names = {"scheduler": scheduler, "sigmas": scheduler.sigmas[places]}
+    exec(refused.value.remedy, names)
+    noise = names["noise"]
+    data, pure = torch.full((len(places), 1), scheduler.config.sigma_data), torch.zeros(len(places), 1)
+    data = scheduler.add_noise(data, pure, scheduler.timesteps) ** 2
+    pure = scheduler.add_noise(pure, torch.ones_like(pure), scheduler.timesteps) ** 2
+    assert torch.allclose(noise.double(), (pure / (pure + data)).double()[:, 0], atol=1e-6)
+    assert noise.min() >= 0
+    assert noise.max() <= 1
+    mask = a_switch().draw(noise=noise.repeat(50)).mask.double()
+    noisier = scheduler.sigmas[places].repeat(50) > scheduler.config.sigma_data
+    assert mask[noisier].mean() > 5 * mask[~noisier].mean()
 
 
 @pytest.mark.parametrize(

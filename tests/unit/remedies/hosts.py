@@ -70,6 +70,18 @@ CASES = [
         "noise_levels(scheduler, timesteps)",
     ),
     Case(
+        "a scheduler of EDM",
+        _SWITCH
+        + """
+from types import SimpleNamespace
+from aria_sampling.integrations.diffusers import noise_levels
+sigmas = torch.tensor([80.0, 0.5, 0.002])
+scheduler = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000, sigma_data=0.5), sigmas=sigmas)
+""",
+        "noise_levels(scheduler, sigmas.log() / 4)",
+        "assert noise[1] == 0.5; switch.draw(noise=noise)",
+    ),
+    Case(
         "a batch that was left out",
         _SWITCH + "switch = aria.RandomConditioning(aria.Allocator(allocator.partition, lag=1))\nswitch.draw([10])",
         "switch.draw([10])",
