@@ -44,7 +44,7 @@ from aria_sampling.partition import Partition
 from aria_sampling.policies import Policy, Proportional
 from aria_sampling.rounds import Draw, OpenRound, OpenRounds, Tally, joined
 from aria_sampling.shares import target_shares
-from aria_sampling.state import SCHEMA, Progress, check_fit, learnt_by
+from aria_sampling.state import SCHEMA, Progress, check_fit, learnt_by, losses_in_words, normalised_in
 from aria_sampling.watch import Watch
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class Allocator:
             exploration=self._exploration,
             covered=self._covering is not None,
         )
+        self._normalised: bool | None = None  # what was set
+        self._was_normalised = False  # what a loaded state says
         self._begin(uncovered=None)
         self._restart()
 
@@ -216,6 +218,24 @@ class Allocator:
             )
             self._progress.lag = self.rounds.lag = value
         self._lag = value
+
+    @property
+    def normalised(self) -> bool:
+        """Whether losses are divided by what is usual at their noise level: estimates are then ratios around 1.
+
+        A `RandomConditioning` sets it. Set it if you divide losses by a `TimestepProfile` of your own. No draw depends
+        on it. It is saved with the state, so that a `History` and its report know what estimates mean.
+
+        Raises:
+            ValueError: On setting, for anything but a bool.
+        """
+        return self._was_normalised if self._normalised is None else self._normalised
+
+    @normalised.setter
+    def normalised(self, value: bool) -> None:
+        if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"normalised={shown(value)}: expected True or False")
+        self._normalised = value
 
     def _not_begun(self, why: str) -> None:
         """Raise RuntimeError, saying `why`, once a round was drawn."""
@@ -582,6 +602,7 @@ class Allocator:
             "fingerprint": self._partition.fingerprint,
             "n_regions": self._partition.n_regions,
             "config": self._config(),
+            "losses": losses_in_words(self.normalised),
             "coverage": encode_all({} if self._uncovered is None else {"uncovered": self._uncovered}),
             **self._progress.to_state(),
         }
@@ -605,6 +626,7 @@ class Allocator:
         like = {} if self._uncovered is None else {"uncovered": self._uncovered}
         saved = decode_all("coverage", take(state, "coverage", dict), like)
         after = self._twin()
+        after._was_normalised = normalised_in(state)
         after._begin(saved.get("uncovered"))
         after._progress.load(state, lag=lag)
         after._restart()

@@ -29,7 +29,7 @@ from aria_sampling.allocator import Allocator
 from aria_sampling.conditioning import RandomConditioning
 from aria_sampling.errors import ArgumentError, StateError
 from aria_sampling.partition import Partition
-from aria_sampling.state import check_pool
+from aria_sampling.state import check_pool, losses_in_words, normalised_in
 
 __all__ = ["History"]
 
@@ -48,18 +48,13 @@ class History:
     A record is a function of the closed rounds alone: neither batches drawn ahead nor a stop and a resume show in it.
 
     Args:
-        allocator: Whose rounds are recorded. Or the `RandomConditioning` around it, which knows whether its losses are
-            divided by what is usual at a noise level.
+        allocator: Whose rounds are recorded. Or the `RandomConditioning` around it.
         every: Rounds between two records at first.
         max_records: The most records to keep, at least 4.
-        normalised: Whether the losses are so divided, as under a `RandomConditioning` with ``normalise=True``. Their
-            mean is then near 1 by construction, whatever was learnt. An allocator does not know. If this is wrong, a
-            report shows a flat line as progress that is not there, or hides progress that is. Default: what the
-            `RandomConditioning` says; False for an allocator.
 
     Raises:
         ValueError: An argument of the wrong type or out of its range; `max_records` such that a column of the
-            state would have 2 GiB or more; `normalised` other than the `RandomConditioning` says.
+            state would have 2 GiB or more.
     """
 
     def __init__(
@@ -68,17 +63,9 @@ class History:
         *,
         every: int = 50,
         max_records: int = 256,
-        normalised: bool | None = None,
     ) -> None:
-        if normalised is not None and not isinstance(normalised, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"normalised={shown(normalised)}: expected True or False")
         if isinstance(allocator, RandomConditioning):
-            if normalised not in (None, allocator.normalise):
-                raise ArgumentError(
-                    f"normalised={normalised}: the RandomConditioning has normalise={allocator.normalise}; leave "
-                    "normalised out",
-                )
-            normalised, allocator = allocator.normalise, allocator.allocator
+            allocator = allocator.allocator
         if not isinstance(allocator, Allocator):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(
                 f"allocator: expected an Allocator or a RandomConditioning, got {type(allocator).__name__}"
@@ -101,14 +88,13 @@ class History:
         }
         self._n = 0
         self._spacing = self.every
-        self._normalised = bool(normalised)
         self._settings = _settings(allocator)
 
     @classmethod
     def read(cls, state: dict[str, Any], partition: Partition) -> History:
         """Return a saved history, to look at: what it holds, its advice, a report.
 
-        Its allocator has the target of the run, and none of the other settings, which `settings` has in words.
+        Its allocator has the target of the run, and knows what losses meant. Other settings are in `settings`, in words.
 
         Raises:
             StateError: The state is damaged, or of another schema or pool.
@@ -121,12 +107,9 @@ class History:
         pool = instance("partition", partition, Partition)
         check_pool(state, fingerprint=pool.fingerprint, n_regions=pool.n_regions, config=config)
         target = decode("target", take(state, "target", dict))
-        history = cls(
-            Allocator(pool, target=target),
-            every=every,
-            max_records=most,
-            normalised=take(config, "losses", str) == _NORMALISED,
-        )
+        allocator = Allocator(pool, target=target)
+        allocator.normalised = normalised_in(config)
+        history = cls(allocator, every=every, max_records=most)
         history.load_state_dict(state)
         history._settings = _checked_settings(state)
         return history
@@ -225,8 +208,11 @@ class History:
 
     @property
     def normalised(self) -> bool:
-        """Whether losses are divided by what is usual at their noise level: discrepancies are then ratios around 1."""
-        return self._normalised
+        """Whether losses are divided by what is usual at their noise level: discrepancies are then ratios around 1.
+
+        Their mean is near 1 by construction, whatever was learnt. The allocator says so: see `Allocator.normalised`.
+        """
+        return self.allocator.normalised
 
     @property
     def settings(self) -> dict[str, str]:
@@ -273,7 +259,7 @@ class History:
             self.allocator.target,
             self.allocator.partition.sizes,
             regions_learn_alone=regions_learn_alone,
-            normalised=self._normalised,
+            normalised=self.normalised,
         )
 
     # -- saving ----------------------------------------------------------------------------------------
@@ -326,7 +312,7 @@ class History:
             "max_records": self.max_records,
             "metrics": " ".join(self._metric_names),
         }
-        settings["losses"] = _NORMALISED if self._normalised else "as reported"
+        settings["losses"] = losses_in_words(self.normalised)
         return {name: str(value) for name, value in settings.items()}
 
 
@@ -334,7 +320,6 @@ _OF_THE_MOMENT = ("round", "open_rounds")  # metrics that are a column already, 
 _REGIONAL = ("mean", "stderr", "count", "probabilities")
 _SETTINGS = ("policy", "estimator", "exploration", "max_repeat", "coverage")
 _NONE = "none"
-_NORMALISED = "normalised by noise level"
 
 
 def _settings(allocator: Allocator) -> dict[str, str]:

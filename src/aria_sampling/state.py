@@ -25,9 +25,10 @@ from aria_sampling.estimators import Estimator
 from aria_sampling.partition import Partition
 from aria_sampling.rounds import Tally
 
-__all__ = ["SCHEMA", "Change", "Progress", "check_fit", "check_pool", "learnt_by"]
+__all__ = ["SCHEMA", "Change", "Progress", "check_fit", "check_pool", "learnt_by", "losses_in_words", "normalised_in"]
 
-SCHEMA = 4
+SCHEMA = 5
+_AS_REPORTED, _NORMALISED = "as reported", "normalised by noise level"
 _ROUND, _DRAWS, _DROPPED, _FORCED, _DRAWN, _DATA_ROWS, _VISITED, _GENERATION = range(8)  # of counters
 _RECENT, _SIZE, _LEVEL, _COLD, _SHIFT = range(5)  # of scalars
 _MOST_GENERATIONS = 2**62
@@ -384,6 +385,19 @@ def learnt_by(state: Any, partition: Partition, estimator: Estimator) -> tuple[S
     if not 0 <= generation < _MOST_GENERATIONS:
         raise StateError(f"state entry 'draws.counters': expected a generation of 0 or more, got {generation}")
     return State(rows, shared), generation
+
+
+def losses_in_words(normalised: bool) -> str:
+    """Return what losses are, as states say it."""
+    return _NORMALISED if normalised else _AS_REPORTED
+
+
+def normalised_in(state: Any) -> bool:
+    """Return whether losses were divided by what is usual at their noise level; StateError if `state` says neither."""
+    losses = take(state, "losses", str)
+    if losses not in (_AS_REPORTED, _NORMALISED):
+        raise StateError(f"state entry 'losses': expected {_AS_REPORTED!r} or {_NORMALISED!r}, got {shown(losses)}")
+    return losses == _NORMALISED
 
 
 def check_fit(

@@ -4,6 +4,7 @@ One class serves arrays and tensors, so most tests run on both. Exact: the unifo
 frequencies, effort and credit are worked out beside it.
 """
 
+import copy
 import io
 import json
 import math
@@ -486,6 +487,7 @@ def test_rows_without_credit_leave_no_trace(kind, seed, normalise):
     rng = np.random.default_rng(seed)
     a, b = make(normalise=normalise), make(normalise=normalise)
     twin, profile = an_allocator(), TimestepProfile()
+    twin.normalised = normalise
     state = profile.init()
     for _ in range(5):
         timesteps, losses, credit = rng.integers(0, T, 10), rng.lognormal(size=10), rng.random(10) < 0.6
@@ -652,6 +654,113 @@ def test_the_profile_stays_finite():
 def test_settings_of_the_profile(name, bad):
     with pytest.raises(ValueError, match=name):
         TimestepProfile(**{name: bad})
+
+
+@both
+@given(st.integers(0, 2**32), st.booleans())
+def test_losses_that_one_divides_oneself_are_those_that_random_conditioning_credits(kind, seed, weighted):
+    """Where all rows switch, the allocators are equal bit for bit; with a state that was saved as lists in between."""
+    rng = np.random.default_rng(seed)
+    switch, twin = make(schedule=aria.ConstantSwitch(1.0)), an_allocator()
+    profile = TimestepProfile()
+    usual = profile.init()
+    for round_ in range(5):
+        noise, losses = rng.random(9), rng.lognormal(size=9)
+        losses[rng.random(9) < 0.2] = rng.choice([np.nan, np.inf, 1e150])
+        switch.draw(noise=kind.of(noise))
+        switch.observe(kind.of(losses))
+        draw = twin.draw(9, data_rows=0)
+        before = {name: np.array(array) for name, array in usual.items()}
+        ratios, after = profile.normalise(usual, kind.of(noise), kind.of(losses), draw.weights)
+        assert all(np.array_equal(usual[name], before[name]) for name in before)
+        twin.observe(draw.regions, ratios)
+        twin.step()
+        assert twin.digest() == switch.allocator.digest()
+        usual = {name: array.tolist() for name, array in after.items()} if round_ == 2 else after
+    ratios, _ = profile.normalise(usual, [], [])
+    assert ratios.shape == (0,)
+
+
+def test_before_any_positive_loss_losses_stay_as_they_are():
+    profile = TimestepProfile()
+    losses = np.array([0.0, -1.0])
+    ratios, _ = profile.normalise(profile.init(), [0.1, 0.9], losses)
+    assert ratios.tolist() == losses.tolist()
+    assert not np.shares_memory(ratios, losses)
+
+
+def test_regions_at_other_noise_levels_are_compared_where_the_levels_overlap():
+    """Region 1 is twice as hard, and meets cleaner rows, whose losses are small: raw means have it the easier one.
+
+    Both count alike. Where both are, 2 and 1 are compared with 1.5; where one is alone, it is compared with itself.
+    """
+
+    def seen(levels, divide):
+        rng = np.random.default_rng(0)
+        allocator = aria.Allocator(aria.Partition.from_labels([0, 1]), estimator=aria.Ema(0.001))
+        profile = TimestepProfile()
+        usual = profile.init()
+        for _ in range(1500):
+            draw = allocator.draw(16)
+            noise = levels * rng.random(16) + np.where(draw.regions == 1, 0.0, 1 - levels)
+            losses = (1.0 + draw.regions) * 100**noise * rng.lognormal(0, 0.3, 16)
+            if divide:
+                losses, usual = profile.normalise(usual, noise, losses, draw.weights)
+            allocator.observe(draw.regions, losses)
+            allocator.step()
+        return allocator.estimate().mean
+
+    easier = seen(0.7, divide=False)
+    assert easier[1] < 0.6 * easier[0]
+    for levels in (0.5, 0.7, 0.9):
+        both = (2 * levels - 1) / levels  # share of a region's rows where the other is, too
+        np.testing.assert_allclose(seen(levels, divide=True), 1 - both + both * np.array([1, 2]) / 1.5, rtol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"noise": [0.5, 1.5]}, r"noise: expected values in \[0, 1\], got 0.5 to 1.5"),
+        ({"noise": [np.nan, 0.5]}, r"noise: expected values in \[0, 1\]"),
+        ({"noise": [5, 999]}, "noise: expected floats in .*, got integers up to 999; divide timesteps by their number"),
+        ({"noise": [[0.5, 0.1]]}, "noise: expected a one-dimensional"),
+        ({"losses": [1.0]}, "losses: expected 2"),
+        ({"weights": [1.0]}, "weights: expected 2"),
+        ({"weights": [1.0, 0.0]}, "weights: expected positive numbers"),
+        ({"weights": [1.0, np.nan]}, "weights: expected positive numbers"),
+        ({"state": {"total": [0.0] * 20}}, "state: expected an entry 'weight'"),
+        ({"state": TimestepProfile(n_bins=19).init()}, "state entry 'total': expected 20"),
+    ],
+)
+def test_what_cannot_be_normalised(given, words):
+    arguments = {"state": TimestepProfile().init(), "noise": [0.1, 0.2], "losses": [1.0, 2.0], **given}
+    with pytest.raises(ValueError, match=words):
+        TimestepProfile().normalise(**arguments)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_an_allocator_knows_what_its_losses_mean_and_so_does_its_state(normalise):
+    switch = make(normalise=normalise)
+    assert switch.allocator.normalised is normalise
+    state = switch.allocator.state_dict()
+    alone = an_allocator()
+    assert alone.normalised is False
+    alone.load_state_dict(state)
+    assert alone.normalised is normalise
+    assert aria.History(alone).normalised is normalise
+    own = an_allocator()
+    own.normalised = not normalise  # what is set here holds: these are the losses to come
+    own.load_state_dict(state)
+    assert own.normalised is not normalise
+    assert copy.copy(own).normalised is not normalise
+    assert own.digest() == alone.digest()
+    for bad in (None, 1, "yes"):
+        with pytest.raises(ValueError, match=r"normalised=.*: expected True or False"):
+            own.normalised = bad
+    for bad in ("", "as they come", None):
+        with pytest.raises(ValueError, match="state entry 'losses'"):
+            alone.load_state_dict({**state, "losses": bad})
+    assert alone.normalised is normalise
 
 
 def test_ranges_of_noise_levels():
@@ -1236,9 +1345,9 @@ def test_what_can_save_a_state():
         torch.save(state, file := io.BytesIO())
         file.seek(0)
         copies.append(torch.load(file, weights_only=True))
-    for copy in copies:
+    for saved in copies:
         again = make()
-        again.load_state_dict(copy)
+        again.load_state_dict(saved)
         assert again.state_dict() == switch.state_dict()
     with pytest.raises(TypeError, match="bytes is not JSON serializable"):
         json.dumps(state)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from aria_sampling import _kernel
-from aria_sampling._arrays import Arrays, FloatArray, IntArray
-from aria_sampling._check import integer, real
+from aria_sampling._arrays import Arrays, FloatArray, IntArray, take
+from aria_sampling._check import as_array, float_vector, integer, real, shown
+from aria_sampling.errors import ArgumentError
 
 __all__ = ["TimestepProfile"]
 
@@ -26,6 +28,16 @@ __all__ = ["TimestepProfile"]
 @dataclass(frozen=True)
 class TimestepProfile:
     """Expected loss in each of `n_bins` equal ranges of noise levels, tracked by a moving average.
+
+    `RandomConditioning` has one. With a sampler, divide the losses yourself, and keep what is usual with the run:
+
+    >>> import aria_sampling as aria
+    >>> profile = aria.TimestepProfile(n_bins=2)
+    >>> usual = profile.init()
+    >>> noise, losses = [0.1, 0.2, 0.8, 0.9], [1.0, 3.0, 100.0, 300.0]  # noisy rows have a hundred times the loss
+    >>> ratios, usual = profile.normalise(usual, noise, losses)
+    >>> ratios.tolist()
+    [0.5, 1.5, 0.5, 1.5]
 
     Args:
         n_bins: Number of ranges that [0, 1] is cut into.
@@ -70,6 +82,53 @@ class TimestepProfile:
             self._log_keep,
         )
         return {"total": total, "weight": weight}
+
+    def normalise(
+        self, state: dict[str, Any], noise: Any, losses: Any, weights: Any = None
+    ) -> tuple[FloatArray, Arrays]:
+        """Return losses over what is usual at their noise levels, float64 [n], and the state after these losses.
+
+        "Usual" is what came before. For the first losses, before which nothing is known, it is their own mean.
+
+        Args:
+            state: From `init` or the last call; not changed. What is saved as lists or tensors may come back as such.
+            noise: How noisy each row is, floats [n] in [0, 1], 1 is pure noise: the timestep over the number of
+                timesteps, or sigma in flow matching.
+            losses: real [n]. Those that are not finite, or of size 1e150 and more, change nothing that is usual.
+            weights: Importance weights of the rows, positive [n], such as ``sampler.weights(index)``; default: all 1.
+                With them the profile is that of the target, not of the draws.
+
+        Raises:
+            ValueError: Another shape, dtype or length; a value out of range; a state of another number of ranges.
+        """
+        given = as_array("noise", noise, "a one-dimensional array of floats")
+        levels = float_vector("noise", given)
+        if len(levels) and given.dtype.kind in "iu":
+            raise ArgumentError(
+                f"noise: expected floats in [0, 1], got integers up to {levels.max():g}; divide timesteps by their "
+                "number, or use noise_levels() of aria_sampling.integrations.diffusers",
+                remedy="noise = noise / noise_scheduler.config.num_train_timesteps",
+            )
+        if len(levels) and not (levels.min() >= 0 and levels.max() <= 1):  # NaN included
+            raise ArgumentError(f"noise: expected values in [0, 1], got {levels.min()} to {levels.max()}")
+        values = float_vector("losses", losses, length=len(levels))
+        weight = np.ones(len(levels)) if weights is None else float_vector("weights", weights, length=len(levels))
+        if not (weight > 0).all():  # False for NaN
+            raise ArgumentError(f"weights: expected positive numbers, got {shown(weight)}")
+        before = {
+            name: np.ascontiguousarray(
+                float_vector(f"state entry {name!r}", take(state, name, object), length=self.n_bins)
+            )
+            for name in self.init()
+        }
+        bins = self.bins(levels)
+        after = self.update(before, bins, values, weight)
+        usual = self.expected(before)
+        usual = self.expected(after) if usual is None else usual
+        if usual is None:
+            return values.copy(), after
+        with np.errstate(over="ignore"):  # what is infinite is dropped and counted by who gets it
+            return values / usual[bins], after
 
     def expected(self, state: Arrays) -> FloatArray | None:
         """Return the expected loss in each range, float64 [n_bins]; None before any positive loss.

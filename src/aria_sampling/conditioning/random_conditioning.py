@@ -109,7 +109,7 @@ class RandomConditioning:
         self.num_train_timesteps = integer("num_train_timesteps", num_train_timesteps, low=1, high=_MOST_TIMESTEPS)
         if not isinstance(normalise, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"normalise={shown(normalise)}: expected True or False")
-        self.normalise = normalise
+        self.normalise = self.allocator.normalised = normalise
         self.profile = TimestepProfile()
         self.group = group
         self._check_every = integer("check_every", check_every, low=1)

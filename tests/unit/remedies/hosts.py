@@ -70,6 +70,16 @@ CASES = [
         "noise_levels(scheduler, timesteps)",
     ),
     Case(
+        "timesteps to divide losses by",
+        """
+from types import SimpleNamespace
+noise_scheduler = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
+profile = aria.TimestepProfile()
+usual, losses, noise = profile.init(), [0.1, 0.2], torch.tensor([5, 999])
+""",
+        "profile.normalise(usual, noise, losses)",
+    ),
+    Case(
         "a scheduler of EDM",
         _SWITCH
         + """
