@@ -94,7 +94,7 @@ class History:
     def read(cls, state: dict[str, Any], partition: Partition) -> History:
         """Return a saved history, to look at: what it holds, its advice, a report.
 
-        Its allocator has the target of the run, and knows what losses meant. Other settings are in `settings`, in words.
+        Its allocator has the target of the run, and knows what losses meant. `settings` has the others in words.
 
         Raises:
             StateError: The state is damaged, or of another schema or pool.

@@ -700,7 +700,7 @@ def test_regions_at_other_noise_levels_are_compared_where_the_levels_overlap():
         allocator = aria.Allocator(aria.Partition.from_labels([0, 1]), estimator=aria.Ema(0.001))
         profile = TimestepProfile()
         usual = profile.init()
-        for _ in range(1500):
+        for _ in range(1000):
             draw = allocator.draw(16)
             noise = levels * rng.random(16) + np.where(draw.regions == 1, 0.0, 1 - levels)
             losses = (1.0 + draw.regions) * 100**noise * rng.lognormal(0, 0.3, 16)
@@ -712,7 +712,7 @@ def test_regions_at_other_noise_levels_are_compared_where_the_levels_overlap():
 
     easier = seen(0.7, divide=False)
     assert easier[1] < 0.6 * easier[0]
-    for levels in (0.5, 0.7, 0.9):
+    for levels in (0.5, 0.8):
         both = (2 * levels - 1) / levels  # share of a region's rows where the other is, too
         np.testing.assert_allclose(seen(levels, divide=True), 1 - both + both * np.array([1, 2]) / 1.5, rtol=0.06)
 

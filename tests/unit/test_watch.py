@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 
 import aria_sampling as aria
+from aria_sampling import watch
 from aria_sampling.watch import alike
 
 NAMES = [f"source {k}" for k in range(10)]
@@ -290,6 +291,42 @@ def test_regions_that_are_alike_for_a_thousand_rounds_are_told_once(settings, wo
     assert [WORDS in text and words in text for text in said] == [True]
     assert len(said[0]) < 900
     assert warnings_of(allocator, the_same, rounds=1100, n=64) == []
+
+
+def test_the_chances_of_all_looks_come_to_one_in_a_hundred(monkeypatch):
+    """A run is told at a look after which it was found alike: by the chance of that look at most. The first tells none."""
+    chances = []
+
+    def remembered(estimate, *, exponent, chance):
+        chances.append(chance)
+        return True
+
+    monkeypatch.setattr(watch, "alike", remembered)
+    warnings_of(make(), the_same, rounds=2100, n=4)
+    assert chances == [0.005, 0.005, 0.0025]
+    looks = watch.Watch([], print, target=np.ones(2), policy=aria.Proportional(), exploration=0.2, covered=False)
+    for rounds in range(4096, 2**16, 64):
+        looks.alike(rounds, lambda: aria.Estimate(*4 * [np.ones(2)]))
+    assert chances[3:] == [0.01 / 2**look for look in range(3, 7)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", [aria.EmaBank(), aria.Ema(0.005)], ids=repr)
+def test_runs_whose_regions_differ_are_rarely_told_that_nothing_is_to_be_allocated(estimator):
+    """In the loop, at the limit: ten regions whose log discrepancies scatter by 10%. False alarms of this test: 1e-9."""
+    runs, told = 100, 0
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        discrepancy = np.exp(0.1 * rng.standard_normal(10))
+        allocator = aria.Allocator(make().partition, estimator=estimator, seed=seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(1024):
+                draw = allocator.draw(64)
+                allocator.observe(draw.regions, discrepancy[draw.regions] * rng.gamma(4, 1 / 4, 64))
+                allocator.step()
+        told += any(WORDS in str(warning.message) for warning in caught)
+    assert told <= binom.isf(1e-9, runs, 0.01)
 
 
 @pytest.mark.parametrize("when", ["always", "before", "after"])
