@@ -1502,6 +1502,28 @@ def test_a_mean_loss_repeated_for_every_row_is_warned_of_once():
     assert said(make(), steps, lambda number: rng.lognormal(0, 1, 16)) == []
 
 
+def test_losses_that_half_precision_made_0_of_are_warned_of_once():
+    """Of losses as they were reported: divided by what is usual they have no half precision any more."""
+    rng, switch = np.random.default_rng(0), make(schedule=aria.ConstantSwitch(1.0))
+    levels = lambda number: rng.integers(0, T, 16)  # noqa: E731
+
+    def half(number):
+        regions = switch.allocator.open_rounds[0].regions
+        losses = np.where(regions == 3, 1e-9, 1e-4) * rng.lognormal(0, 1, 16)
+        return losses.astype(np.float16)
+
+    (text,) = [text for _ in range(8) for text in said(switch, levels, half)]
+    assert "are exactly 0, and losses have half precision" in text
+
+
+def test_ratios_that_are_alike_for_a_thousand_rounds_are_told_once():
+    rng, switch = np.random.default_rng(0), make(estimator=aria.EmaBank())
+    levels = lambda number: rng.integers(0, T, 64)  # noqa: E731
+    losses = lambda number: rng.lognormal(0, 0.3, 64)  # noqa: E731
+    texts = [text for _ in range(11) for text in said(switch, levels, losses)]
+    assert [switch.allocator.round > 1024, *("differ by less than 10%" in text for text in texts)] == [True, True]
+
+
 def test_timesteps_of_another_scale_are_warned_of_once():
     """LCM draws an index into a list of 50 timesteps, which is a small timestep by itself."""
     rng = np.random.default_rng(0)

@@ -294,7 +294,7 @@ def test_regions_that_are_alike_for_a_thousand_rounds_are_told_once(settings, wo
 
 
 def test_the_chances_of_all_looks_come_to_one_in_a_hundred(monkeypatch):
-    """A run is told at a look after which it was found alike: by the chance of that look at most. The first tells none."""
+    """The chance that a look finds a run alike bounds the chance that it is told so then. The first look tells nothing."""
     chances = []
 
     def remembered(estimate, *, exponent, chance):
@@ -313,7 +313,7 @@ def test_the_chances_of_all_looks_come_to_one_in_a_hundred(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", [aria.EmaBank(), aria.Ema(0.005)], ids=repr)
 def test_runs_whose_regions_differ_are_rarely_told_that_nothing_is_to_be_allocated(estimator):
-    """In the loop, at the limit: ten regions whose log discrepancies scatter by 10%. False alarms of this test: 1e-9."""
+    """In the loop, at the limit: ten regions whose log discrepancies scatter by 10%. False alarms: below 1e-9."""
     runs, told = 100, 0
     for seed in range(runs):
         rng = np.random.default_rng(seed)
