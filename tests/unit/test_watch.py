@@ -294,7 +294,7 @@ def test_regions_that_are_alike_for_a_thousand_rounds_are_told_once(settings, wo
 
 
 def test_the_chances_of_all_looks_come_to_one_in_a_hundred(monkeypatch):
-    """The chance that a look finds a run alike bounds the chance that it is told so then. The first look tells nothing."""
+    """The chance that a look finds a run alike bounds the chance that it is told so then. The first tells nothing."""
     chances = []
 
     def remembered(estimate, *, exponent, chance):
