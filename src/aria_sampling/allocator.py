@@ -32,7 +32,6 @@ import numpy as np
 from aria_sampling import _kernel
 from aria_sampling._arrays import FloatArray, IntArray, decode_all, encode_all, take
 from aria_sampling._check import float_vector, instance, int_vector, integer, kind_of, real, shown
-from aria_sampling._compile import uncompiled
 from aria_sampling.adoption import Adopted, heirs, inherited
 from aria_sampling.coverage import Coverage
 from aria_sampling.drawing import Drawer, decayed, next_tally
@@ -244,7 +243,6 @@ class Allocator:
 
     # -- a round ---------------------------------------------------------------------------------------
 
-    @uncompiled
     def draw(self, n: int, *, data_rows: int | None = None, present: Any = None) -> Draw:
         """Open a round and draw n items.
 
@@ -326,7 +324,6 @@ class Allocator:
             )
         return int_vector("present", present, high=self._partition.n_regions).copy()
 
-    @uncompiled
     def observe(self, regions: Any, losses: Any) -> None:
         """Credit losses to regions, in the oldest open round. Any number of times, any subset of its rows.
 
@@ -349,7 +346,6 @@ class Allocator:
             regions = int_vector("regions", regions, high=self._partition.n_regions).copy()
         return regions, float_vector("losses", losses, length=len(regions)).copy()
 
-    @uncompiled
     def step(self) -> None:
         """Close the oldest open round, with or without feedback. If that fails, the round is open as it was.
 

@@ -89,28 +89,12 @@ def switching(compiler, kind=torch.as_tensor, online=False):
     return total, switch.allocator.digest(), switch.state_dict()
 
 
-def allocating(compiler):
-    """The bare allocator, whose losses are arrays."""
-    allocator = make()
-
-    def step(scale):
-        draw = allocator.draw(16)
-        loss = torch.as_tensor(LOSSES)[torch.as_tensor(draw.regions)] * scale
-        allocator.observe(draw.regions, loss.numpy())
-        allocator.step()
-        return loss.mean()
-
-    call = compiler(step)
-    return [float(call(torch.tensor(1.0 + k))) for k in range(5)], allocator.digest()
-
-
 RUNS = {
     "sampler": sampling,
     "mixture": mixing,
     "conditioning of tensors": switching,
     "conditioning of arrays": lambda compiler: switching(compiler, np.asarray),
     "conditioning with online coverage": lambda compiler: switching(compiler, online=True),
-    "allocator": allocating,
 }
 
 
@@ -136,7 +120,7 @@ def test_a_compiled_step_does_what_an_eager_one_does(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["conditioning of tensors", "allocator"])
+@pytest.mark.parametrize("run", ["conditioning of tensors", "mixture"])
 def test_it_does_so_in_a_torch_that_does_not_say_when_it_compiles(run):
     python(
         "import torch._dynamo\n"
