@@ -28,7 +28,9 @@ from aria_sampling.errors import MissingDependencyError as MissingDependencyErro
 from aria_sampling.errors import PartitionFileError as PartitionFileError
 from aria_sampling.errors import RankError as RankError
 from aria_sampling.errors import StateError as StateError
+from aria_sampling.errors import StoreError as StoreError
 from aria_sampling.errors import UsageError as UsageError
+from aria_sampling.errors import WriteError as WriteError
 from aria_sampling.estimators import Certificate as Certificate
 from aria_sampling.estimators import Ema as Ema
 from aria_sampling.estimators import EmaBank as EmaBank
@@ -84,11 +86,13 @@ __all__ = [
     "SigmoidSwitch",
     "State",
     "StateError",
+    "StoreError",
     "Switch",
     "SwitchSchedule",
     "TimestepProfile",
     "UniformPolicy",
     "UsageError",
+    "WriteError",
     "__version__",
 ]
 

@@ -18,8 +18,10 @@ __all__ = [
     "PartitionFileError",
     "RankError",
     "StateError",
+    "StoreError",
     "UnsizedError",
     "UsageError",
+    "WriteError",
     "lag_message",
     "outside",
 ]
@@ -83,6 +85,14 @@ class StateError(AriaError, ValueError):
 
 class PartitionFileError(AriaError, ValueError):
     """A partition file is truncated, damaged, or not a partition file at all."""
+
+
+class StoreError(AriaError, ValueError):
+    """A folder of prompts or of embeddings is unfinished, damaged, or no such folder at all."""
+
+
+class WriteError(AriaError, OSError):
+    """A file could not be written: the disk is full, or the folder is read-only. What was there before is as it was."""
 
 
 class RankError(AriaError, RuntimeError):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "aria_sampling"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 WRITTEN = {"", ".py", ".pyi", ".cpp", ".hpp", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}
-HEAVY = ["torch", "sklearn", "matplotlib", "scipy", "diffusers", "transformers", "pandas"]
+HEAVY = ["torch", "sklearn", "matplotlib", "scipy", "diffusers", "transformers", "pandas", "pyarrow", "ray"]
 
 
 def run_python(code: str) -> str:
