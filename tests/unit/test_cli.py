@@ -102,7 +102,7 @@ def test_simulate_is_an_allocation(saved, tmp_path, capsys):
 
 def test_simulated_noise_has_the_mean_and_deviation_that_were_asked_for():
     """Of 10^6 factors: within 0.02 of mean 1, deviation 2: Chebyshev alone gives 1%, the normal limit 1e-23."""
-    from aria_sampling.cli import _unit_noise
+    from aria_sampling.cli.regions import _unit_noise
 
     factors = _unit_noise(np.random.default_rng(0), 2.0, 10**6)
     assert factors.mean() == pytest.approx(1, abs=0.02)
@@ -205,7 +205,7 @@ def test_an_interrupted_command_says_so_in_one_line(saved, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aria_sampling.cli._describe", interrupt)
+    monkeypatch.setattr("aria_sampling.cli.regions._describe", interrupt)
     with pytest.raises(SystemExit) as end:
         main(["inspect", str(saved)])
     assert end.value.code == 130

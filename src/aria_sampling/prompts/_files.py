@@ -16,6 +16,7 @@ from typing import Any
 
 from aria_sampling._check import kind_of, shown, shown_path
 from aria_sampling.errors import ArgumentError
+from aria_sampling.partition._kinds import recognised
 
 __all__ = ["KINDS", "PACKED", "File", "files_of"]
 
@@ -36,7 +37,6 @@ _SUFFIXES = {
     ".txt": "text",
 }
 _PACKED_SUFFIXES = (".gz", ".zst", ".bz2")
-_MOST_KINDS = 6
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,13 @@ def _kind(path: Path) -> str:
         return "arrow"
     kind = _by_name(path)
     if kind is None:
+        came = recognised(path)
         raise ArgumentError(
-            f"sources: {shown_path(path.as_posix())}: its name does not say what it is; pass format=, one of "
-            f"{', '.join(KINDS[:_MOST_KINDS])}"
+            f"sources: {shown_path(path.as_posix())}: expected a file of captions, "
+            + (
+                f"and {came}"
+                if came
+                else f"and its name does not say what it is; pass format=, one of {', '.join(KINDS)}"
+            )
         )
     return kind

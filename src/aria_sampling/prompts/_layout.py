@@ -19,13 +19,14 @@ from aria_sampling._arrays import AnyArray
 from aria_sampling._check import shown_path
 from aria_sampling._disk import TEMPORARY, read_commit
 from aria_sampling.errors import ArgumentError, StoreError
+from aria_sampling.partition._kinds import recognised
 from aria_sampling.prompts._rules import Counts
 
 __all__ = ["FORMAT", "HEADER", "LOCK", "WRITER", "Fingerprint", "Header", "Part", "Source", "leftovers", "read_header"]
 
 HEADER, LOCK = "prompts.json", ".lock"
 FORMAT = "aria-sampling prompts 1"
-WRITER = "prompts.write, or aria-sampling prompts import"
+WRITER = "prompts.write(FOLDER, FILES), or aria-sampling prompts import FILES --out FOLDER"
 _NAME = "prompts-"
 
 
@@ -162,11 +163,11 @@ def _no_store(folder: Path) -> str:
     if folder.is_dir():
         begun = any(folder.glob(f"*{_NAME}*")) or (folder / LOCK).exists()
         what = "an import that did not end is there" if begun else f"no {HEADER} is in this folder"
-    elif folder.exists():
-        what = "expected the folder of a store of prompts, got a file"
-    else:
-        what = "there is no such folder"
-    return f"{name}: {what}; a store is made by {WRITER}"
+        return f"{name}: {what}; captions become a store by {WRITER}"
+    if not folder.exists():
+        return f"{name}: there is no such folder; a store is made by {WRITER}"
+    came = (recognised(folder) or "it is a file").replace("it is", "got", 1)
+    return f"{name}: expected the folder of a store of prompts, {came}; captions become a store by {WRITER}"
 
 
 def leftovers(folder: Path, named: Iterable[str]) -> list[Path]:

@@ -113,7 +113,9 @@ def _make(folder: Path, *, overwrite: bool) -> bool:
                     f"path {name}: a store is there; prompts.append adds to it, overwrite=True replaces it"
                 )
         elif others := [each for each in folder.iterdir() if each.name != LOCK and each not in leftovers(folder, ())]:
-            raise ArgumentError(f"path {name}: expected an empty folder or a new one, got one with {others[0].name!r}")
+            raise ArgumentError(
+                f"path {name}: expected an empty folder or a new one, got one with {min(others).name!r}"
+            )
         return False
     if not folder.absolute().parent.is_dir():
         raise ArgumentError(f"path {name}: expected a folder to make in a folder that exists")

@@ -127,7 +127,7 @@ def test_what_does_not_open(pool, folder, tmp_path):
     for path, words in (
         (tmp_path / "absent", "no such folder"),
         (tmp_path, "no prompts.json is in this folder"),
-        (folder / "prompts.json", "expected the folder of a store of prompts, got a file"),
+        (folder / "prompts.json", "expected the folder of a store of prompts, got JSON"),
     ):
         with pytest.raises(aria.StoreError, match=words):
             prompts.open(path)

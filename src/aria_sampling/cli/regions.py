@@ -1,17 +1,10 @@
-"""``aria-sampling``: make a partition, look into one, try settings on it, and draw a report, all from files.
-
-``aria-sampling COMMAND --help`` has the arguments. Everything here is a few calls of the public API, which has more.
-"""
+"""``aria-sampling partition | inspect | simulate | report``: regions of a pool, settings on them, a run's report."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -19,54 +12,20 @@ from aria_sampling._arrays import AnyArray, FloatArray
 from aria_sampling._check import float_vector, int_vector, integer, real, shown_path
 from aria_sampling.allocator import Allocator
 from aria_sampling.coverage import Coverage
-from aria_sampling.errors import ArgumentError, AriaError
+from aria_sampling.errors import ArgumentError
 from aria_sampling.partition import KMeansPartitioner, Partition
 from aria_sampling.partition._kinds import reading, recognised
 from aria_sampling.policies import Proportional
 from aria_sampling.report._files import from_files
 
-__all__ = ["main"]
+__all__ = ["add"]
 
 _SHOWN = 5  # regions in a list
 _MOST = 10**7  # rows of a round: arrays of 80 MB
-_MOST_SAID = 900  # characters of a message
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Carry out one command. Wrong arguments and files end it with status 2 and one line that names them."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    try:
-        with warnings.catch_warnings(record=True, action="default", category=UserWarning) as caught:
-            args.carry_out(args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `aria-sampling ... | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        parser.exit(130, "aria-sampling: interrupted\n")
-    except (AriaError, OSError, ValueError, ImportError, MemoryError) as error:
-        parser.error(f"{args.command}: {str(error) or type(error).__name__}")
-    else:
-        for warning in caught:
-            print(f"aria-sampling: warning: {warning.message}", file=sys.stderr)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong. `argparse` would print its usage, too."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with status 2."""
-        message = " ".join(message.split())
-        if len(message) > _MOST_SAID:
-            message = f"{message[: _MOST_SAID - 4]} ..."
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    parser = _Parser(prog="aria-sampling", description="Regions of a pool, and allocation over them.")
-    commands = parser.add_subparsers(dest="command", required=True)
-
+def add(commands: Any) -> None:
+    """Add the commands of this module."""
     cut = commands.add_parser("partition", help="cut a pool into regions, by k-means or by labels, and save it")
     cut.add_argument("pool", help="file to write")
     source = cut.add_mutually_exclusive_group()
@@ -102,7 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("pool", help="file that `partition` or Partition.save wrote")
     page.add_argument("out", help="HTML file to write")
     page.set_defaults(carry_out=_report)
-    return parser
 
 
 def _array(option: str, path: str) -> AnyArray:
@@ -288,7 +246,3 @@ def _report(args: argparse.Namespace) -> None:
     """Write a page from saved files."""
     _no_input("OUT", Path(args.out), args.history, args.pool)
     print(from_files(Path(args.history), Path(args.pool), Path(args.out)))
-
-
-if __name__ == "__main__":
-    main()
