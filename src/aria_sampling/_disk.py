@@ -48,11 +48,14 @@ def writing(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Give the name of a file to write, and put it in the place of `path` once it is whole; remove it if that fails."""
+    """Give the name of a file to write, and put it in the place of `path` once it is whole; remove it if that fails.
+
+    Whoever writes it does so under `writing`.
+    """
     unfinished = temporary(path)
     try:
+        yield unfinished
         with writing(path):
-            yield unfinished
             _sync(unfinished)
             os.replace(unfinished, path)
             sync_folder(path.parent)
@@ -83,7 +86,7 @@ def sync_folder(path: Path) -> None:
 def commit(path: Path, header: dict[str, Any]) -> None:
     """Write `header` as JSON with a checksum, in one step."""
     text = json.dumps({**header, _CHECK: _checksum(header)}, ensure_ascii=False, indent=1)
-    with replacing(path) as unfinished:
+    with replacing(path) as unfinished, writing(path):
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import aria_sampling as aria
-from aria_sampling import prompts
+from aria_sampling import embed, prompts
+from tests.unit.embed.counting import rows
 
 N_KILLS = 30
 
@@ -82,3 +84,41 @@ def test_an_append_that_is_killed_leaves_the_old_pool_or_the_new(tmp_path):
         assert not [path for path in folder.iterdir() if path.name.startswith(".tmp")]
         ends.append(ended)
     assert not all(ends)
+
+
+EMBED = """
+import sys, time
+from aria_sampling import embed, prompts
+from tests.unit.embed.counting import Counting
+
+class Slow(Counting):
+    def encode(self, texts):
+        time.sleep(0.01)
+        return super().encode(texts)
+
+pool = prompts.open(sys.argv[2])
+print("begin", flush=True)
+embed.write(sys.argv[1], pool, encoder=Slow(), shard_rows=20)
+print("end", flush=True)
+"""
+
+
+def test_embedding_that_is_killed_again_and_again_does_no_shard_twice(tmp_path):
+    texts = [f"caption {n}" for n in range(10_000)]
+    pool = prompts.write(tmp_path / "pool", texts)
+    folder, rng, done = tmp_path / "vectors", random.Random(2), {}
+    for _ in range(N_KILLS):
+        if killed(EMBED, folder, pool.path, after=rng.uniform(0, 0.3)):
+            break
+        found = (
+            {path.name: path.stat().st_mtime_ns for path in folder.glob("embeddings-*.npy")} if folder.exists() else {}
+        )
+        assert done.items() <= found.items()
+        done = found
+        with pytest.raises(aria.StoreError, match=r"of 500 shards are done|no embeddings\.json|no such folder"):
+            embed.open(folder)
+    assert 10 < len(done) < 500
+    assert subprocess.run([sys.executable, "-c", EMBED, folder, pool.path], check=True, capture_output=True).stdout
+    assert done.items() <= {path.name: path.stat().st_mtime_ns for path in folder.glob("embeddings-*.npy")}.items()
+    assert np.array_equal(np.asarray(embed.open(folder)), rows(texts))
+    assert not [path for path in folder.iterdir() if path.name.startswith((".tmp", ".lock-"))]

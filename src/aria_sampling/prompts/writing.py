@@ -265,7 +265,7 @@ def _staged(folder: Path, captions: Captions, old: Prompts | None, duplicates: s
     parts = () if old is None else old._header.parts  # pyright: ignore[reportPrivateUsage]
     if n_new:
         final = folder / f"prompts-{len(parts):05d}-{secrets.token_hex(4)}.arrow"
-        with replacing(final) as unfinished:
+        with replacing(final) as unfinished, writing(final):
             os.replace(staging, unfinished)
         parts = (*parts, Part(final.name, final.stat().st_size, tuple(batches.sizes)))
     begin, sources = n_old, () if old is None else old.sources
