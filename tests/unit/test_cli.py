@@ -289,7 +289,7 @@ def test_a_file_of_another_kind_is_named_with_the_call_that_reads_it(kind, comma
 def test_embeddings_in_another_kind_of_file(tmp_path, capsys, monkeypatch):
     for kind in ("csv", "jsonl", "txt"):
         said = ends_with(capsys, "partition", tmp_path / "new", "--embeddings", file_of(tmp_path, kind), "--regions", 2)
-        assert "text has to be embedded first" in said
+        assert "text has to be embedded first: aria-sampling prompts import" in said
     said = ends_with(capsys, "partition", tmp_path / "new", "--embeddings", file_of(tmp_path, "npz"), "--regions", 2)
     monkeypatch.chdir(tmp_path)
     exec(said.split("Try: ")[1], {})

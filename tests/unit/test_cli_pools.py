@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from aria_sampling import prompts
+import aria_sampling as aria
+from aria_sampling import embed, prompts
 from aria_sampling.cli import main
 from tests.unit.prompts import formats
 from tests.unit.test_cli import ends_with
@@ -133,3 +135,93 @@ def test_what_cannot_be_used_is_named(captions, tmp_path, capsys):
         line = ends_with(capsys, "prompts", *argv)
         assert all(word in line for word in words), line
     assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------- embed, demo-pool
+
+
+@pytest.fixture
+def pool(captions, tmp_path):
+    pytest.importorskip("sklearn")
+    return prompts.write(tmp_path / "pool", captions)
+
+
+def test_embed_is_embed_write(pool, tmp_path, capsys):
+    out = tmp_path / "vectors"
+    words = said(capsys, "embed", pool.path, "--encoder", "tfidf:6", "--out", out, "--shard-rows", 2)
+    same = embed.write(tmp_path / "same", pool, encoder="tfidf:6", shard_rows=2)
+    assert np.array_equal(np.asarray(embed.open(out)), np.asarray(same))
+    assert words == f"{out}: 5 items, 6 numbers each, float16, by tfidf:6\n"
+    found = json.loads(
+        said(capsys, "embed", pool.path, "--encoder", "tfidf:6", "--out", out, "--shard-rows", 2, "--json")
+    )
+    assert found == {
+        "path": str(out), "encoder": "tfidf:6", "finished": True, "items": 5, "width": 6, "dtype": "float16",
+    }  # fmt: skip
+    assert "overwrite" in ends_with(capsys, "embed", pool.path, "--encoder", "tfidf:7", "--out", out)
+    said(capsys, "embed", pool.path, "--encoder", "tfidf:7", "--out", out, "--overwrite", "--dtype", "float32")
+    assert (embed.open(out).shape, embed.open(out).dtype) == ((5, 7), np.float32)
+
+
+def test_shards_of_a_pool_by_several_commands(pool, tmp_path, capsys):
+    argv = ["embed", pool.path, "--encoder", "tfidf:6", "--out", tmp_path / "vectors", "--shard-rows", 1]
+    assert "other processes have shards to make" in said(capsys, *argv, "--shard", "1/2")
+    assert json.loads(said(capsys, *argv, "--shard", "1/2", "--json"))["finished"] is False
+    assert "5 items" in said(capsys, *argv, "--shard", "0/2")
+
+
+def test_what_embed_cannot_use_is_named(pool, tmp_path, capsys):
+    argv = ["embed", pool.path, "--out", tmp_path / "vectors"]
+    for more, words in (
+        ((), ("--encoder",)),
+        (("--encoder", "glove:x"), ("encoder='glove:x'", "tfidf")),
+        (("--encoder", f"clip:{tmp_path}"), ("could not be loaded",)),
+        (("--encoder", "tfidf", "--shard", "2/2"), ("--shard '2/2'", "I from 0 to N - 1")),
+        (("--encoder", "tfidf", "--shard", "one"), ("--shard 'one'",)),
+        (("--encoder", "tfidf", "--shard-rows", "0"), ("shard_rows=0",)),
+    ):
+        line = ends_with(capsys, *argv, *more)
+        assert all(word in line for word in words), line
+    line = ends_with(
+        capsys, "embed", tmp_path / "captions" / "a.parquet", "--encoder", "tfidf", "--out", tmp_path / "v"
+    )
+    assert "got a Parquet table" in line
+    assert "prompts import" in line
+
+
+def test_from_a_folder_of_captions_to_regions_by_commands_alone(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    folder, pool, vectors = (tmp_path / name for name in ("captions", "pool", "vectors"))
+    assert f"{folder}/photos.parquet" in said(capsys, "demo-pool", folder, "--captions", 1500)
+    said(capsys, "prompts", "import", f"{folder}/*.parquet", "--keep", "topic", "--column", "caption", "--out", pool)
+    said(capsys, "embed", pool, "--encoder", "tfidf", "--out", vectors)
+    words = said(capsys, "partition", tmp_path / "regions.aria", "--embeddings", vectors, "--regions", 24)
+    regions = aria.Partition.load(tmp_path / "regions.aria")
+    assert f"{len(prompts.open(pool))} items in 24 regions" in words
+    codes, names = prompts.open(pool).codes("topic")
+    counts = np.zeros((24, len(names)), int)
+    np.add.at(counts, (regions.labels, codes), 1)
+    assert counts.max(axis=1).sum() > 0.8 * counts.sum()  # the regions are the topics
+
+
+def test_the_demo_pool_is_the_same_everywhere(tmp_path, capsys):
+    """And has what its users look for: topics with images and without, and captions that are left out."""
+    made = json.loads(said(capsys, "demo-pool", tmp_path / "a", "--json"))
+    assert [path.rsplit("/", 1)[1] for path in made["files"]] == [
+        "photos.parquet",
+        *(f"web-{k}.parquet" for k in range(3)),
+    ]
+    pool = prompts.write(tmp_path / "pool", prompts.read(tmp_path / "a", column="caption", keep=["topic", "has_image"]))
+    assert pool.fingerprint == "9cee0507f149343de557afee393826cd"
+    assert min(pool.counts.empty, pool.counts.null, pool.counts.duplicates) > 10
+    has_image, (codes, names) = pool.column("has_image"), pool.codes("topic")
+    share = {name: has_image[codes == code].mean() for code, name in enumerate(names)}
+    assert len(share) == 12
+    assert min(share["cats"], share["dogs"]) > 0.2
+    assert max(share["dragons"], share["diagrams"]) == 0
+    said(capsys, "demo-pool", tmp_path / "b", "--seed", 1, "--captions", 200)
+    assert prompts.write(tmp_path / "other", tmp_path / "b" / "web-0.parquet").fingerprint != pool.fingerprint
+    assert "an empty folder" in ends_with(capsys, "demo-pool", tmp_path / "a")
+    assert "n_captions=5" in ends_with(capsys, "demo-pool", tmp_path / "c", "--captions", 5)
+    assert "in a folder that exists" in ends_with(capsys, "demo-pool", tmp_path / "no" / "c")
+    assert not (tmp_path / "c").exists()

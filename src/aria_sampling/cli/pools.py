@@ -1,4 +1,4 @@
-"""``aria-sampling prompts``: what comes before a partition. Captions from files become a store."""
+"""``aria-sampling demo-pool | prompts | embed``: what comes before a partition: captions, their vectors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from aria_sampling import prompts
+from aria_sampling import embed, prompts
 from aria_sampling._check import integer, shown
+from aria_sampling.embed.batch import DTYPES
 from aria_sampling.errors import ArgumentError
 from aria_sampling.prompts._files import KINDS
 from aria_sampling.prompts._kept import parsed
@@ -75,6 +76,38 @@ def add(commands: Any) -> None:
     look.add_argument("--items", type=int, nargs="+", help=f"numbers of items to show (default: the first {_SHOWN})")
     look.add_argument("--verify", action="store_true", help="read all of it, and say whether a bit has changed")
     _common(look, _show)
+
+    made = commands.add_parser(
+        "embed",
+        help="embed the captions of a store, shard by shard",
+        description="Embed the captions of a store. Run it again after a kill or after the store has grown: shards "
+        "that are done stay. Several processes may run it at once, on the same folder.",
+    )
+    made.add_argument("pool", help="folder that `prompts import` or prompts.write wrote")
+    made.add_argument("--out", required=True, metavar="FOLDER", help="folder to write, or to go on with")
+    made.add_argument(
+        "--encoder",
+        required=True,
+        metavar="NAME",
+        help="tfidf, tfidf:WIDTH, model2vec:PATH-OR-ID, "
+        "sentence-transformers:PATH-OR-ID, or clip:PATH-OR-ID, the text encoder of a pipeline",
+    )
+    made.add_argument("--shard", default="0/1", metavar="I/N", help="make every Nth shard, from the Ith on, I from 0")
+    made.add_argument("--shard-rows", type=int, default=1 << 16, metavar="N", help="items of a shard (default 65536)")
+    made.add_argument("--dtype", choices=DTYPES, default="float16", help="of the vectors (default float16)")
+    made.add_argument("--zeros", choices=("refuse", "keep"), default="refuse", help="vectors that are zero")
+    made.add_argument("--device", help="such as cuda:1 (default: a GPU if there is one)")
+    made.add_argument("--batch-size", type=int, metavar="N", help="texts that go through the model at once")
+    made.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
+    made.add_argument("--workers", type=int, metavar="N", help="processes of the cluster (default 2)")
+    made.add_argument("--overwrite", action="store_true", help="replace embeddings of another encoder")
+    _common(made, _embed)
+
+    tried = commands.add_parser("demo-pool", help="write a small folder of Parquet captions to try things on")
+    tried.add_argument("out", help="folder to write")
+    tried.add_argument("--captions", type=int, default=4000, metavar="N", help="how many (default 4000)")
+    tried.add_argument("--seed", type=int, default=0, help="of the grammar (default 0)")
+    _common(tried, _demo)
 
 
 def _common(parser: argparse.ArgumentParser, carry_out: Any) -> None:
@@ -162,3 +195,48 @@ def _describe(pool: prompts.Prompts, items: Any, *, as_json: bool) -> None:
     for item, text in sample.items():
         line = " ".join(text.split())
         print(f"  {item}: {line if len(line) <= _MOST else line[: _MOST - 4] + ' ...'}")
+
+
+def _embed(args: argparse.Namespace) -> None:
+    """Embed a store, or a part of it."""
+    found = embed.write(
+        args.out,
+        args.pool,
+        encoder=args.encoder,
+        shard=_shard(args.shard),
+        shard_rows=args.shard_rows,
+        dtype=args.dtype,
+        zeros=args.zeros,
+        device=args.device,
+        batch_size=args.batch_size,
+        engine=args.engine,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        progress=False if args.quiet else None,
+    )
+    if args.json:
+        shape = {} if found is None else {"items": found.shape[0], "width": found.shape[1], "dtype": str(found.dtype)}
+        print(json.dumps({"path": args.out, "encoder": args.encoder, "finished": found is not None, **shape}))
+    elif found is None:
+        print(f"{args.out}: done here; other processes have shards to make")
+    else:
+        print(f"{args.out}: {found.shape[0]} items, {found.shape[1]} numbers each, {found.dtype}, by {args.encoder}")
+
+
+def _shard(word: str) -> tuple[int, int]:
+    """Return the numbers of --shard."""
+    first, mark, last = word.partition("/")
+    if not (mark and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ArgumentError(f"--shard {shown(word)}: expected I/N, I from 0 to N - 1")
+    return int(first), int(last)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    """Write captions to try things on."""
+    paths = prompts.demo(args.out, n_captions=args.captions, seed=args.seed)
+    if args.json:
+        print(json.dumps({"path": args.out, "files": [str(path) for path in paths]}))
+        return
+    for path in paths:
+        print(path)
+    print(f"next: aria-sampling prompts import {args.out} --column caption --keep has_image --keep topic --out POOL")

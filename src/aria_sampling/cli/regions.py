@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aria_sampling import embed
 from aria_sampling._arrays import AnyArray, FloatArray
 from aria_sampling._check import float_vector, int_vector, integer, real, shown_path
 from aria_sampling.allocator import Allocator
@@ -29,7 +30,9 @@ def add(commands: Any) -> None:
     cut = commands.add_parser("partition", help="cut a pool into regions, by k-means or by labels, and save it")
     cut.add_argument("pool", help="file to write")
     source = cut.add_mutually_exclusive_group()
-    source.add_argument("--embeddings", help=".npy file, real [n_items, d]: k-means; needs scikit-learn")
+    source.add_argument(
+        "--embeddings", help="folder that `embed` wrote, or .npy file, real [n_items, d]: k-means; needs scikit-learn"
+    )
     source.add_argument("--labels", help=".npy file, integers or text [n_items]: the region of each item")
     cut.add_argument("--regions", type=int, help="how many, with --embeddings")
     cut.add_argument("--seed", type=int, default=0, help="of k-means (default 0)")
@@ -64,7 +67,10 @@ def add(commands: Any) -> None:
 
 
 def _array(option: str, path: str) -> AnyArray:
-    """Return the array in an .npy file, mapped, not read."""
+    """Return the array in an .npy file, mapped, not read; or the embeddings in a folder that `embed` wrote."""
+    if option == "--embeddings" and Path(path).is_dir():
+        vectors: Any = embed.open(path)
+        return vectors
     came = recognised(Path(path))
     try:
         found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -86,7 +92,10 @@ def _not_an_array(option: str, path: str, came: str) -> ArgumentError:
     read = _reading(path, rows=rows)
     if read is None:
         if rows and (came.startswith("it is a table of text") or "JSON" in came or came == "it is text"):
-            wanted += "; text has to be embedded first: np.save(FILE, vectors) of any sentence encoder's vectors"
+            wanted += (
+                "; text has to be embedded first: aria-sampling prompts import FILE --out POOL, then aria-sampling "
+                "embed POOL --encoder tfidf --out VECTORS, then --embeddings VECTORS"
+            )
         return ArgumentError(wanted)
     imports, expression = read
     to = str(Path(path).with_suffix(".npy"))

@@ -50,7 +50,8 @@ class Tfidf:
         counts: Any = self._counts(list(texts))
         n, rng = counts.shape[0], np.random.default_rng(self.seed)
         in_texts = np.bincount(counts.indices, minlength=_COLUMNS)
-        weights = (np.log((1 + n) / (1 + in_texts)) + 1).astype(np.float32)
+        # Not + 1 as in scikit-learn: words that nearly all captions have would make regions of "a photo of".
+        weights = (np.log((1 + n) / (1 + in_texts)) + 0.1).astype(np.float32)
         projection = rng.standard_normal((_COLUMNS, self.width), np.float32) * np.float32(_RANDOM / self.width**0.5)
         seen = np.flatnonzero(in_texts)
         found = min(self.width, n - 1, len(seen) - 1)

@@ -8,11 +8,13 @@
 (2, 'two dogs', 1, 1)
 
 `read` reads captions of Parquet, Arrow, JSON Lines, CSV, TSV and plain text by one rule. `write` and `append` make a
-store of them, `open` opens it. Needs pyarrow: ``pip install 'aria-sampling[text]'``.
+store of them, `open` opens it. `demo` writes some captions to try it on. Needs pyarrow:
+``pip install 'aria-sampling[text]'``.
 """
 
 from aria_sampling.prompts._layout import Source as Source
 from aria_sampling.prompts._rules import Counts as Counts
+from aria_sampling.prompts.demo import demo as demo
 from aria_sampling.prompts.reader import Captions as Captions
 from aria_sampling.prompts.reader import read as read
 from aria_sampling.prompts.store import Prompts as Prompts
@@ -20,4 +22,4 @@ from aria_sampling.prompts.store import open as open
 from aria_sampling.prompts.writing import append as append
 from aria_sampling.prompts.writing import write as write
 
-__all__ = ["Captions", "Counts", "Prompts", "Source", "append", "open", "read", "write"]
+__all__ = ["Captions", "Counts", "Prompts", "Source", "append", "demo", "open", "read", "write"]
