@@ -1,6 +1,7 @@
 """The commands that come before a partition: what they make is what the API makes, and what they refuse is named."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import aria_sampling as aria
 from aria_sampling import embed, prompts
 from aria_sampling.cli import main
+from tests.promises import ROOT
 from tests.unit.prompts import formats
 from tests.unit.test_cli import ends_with
 
@@ -225,3 +227,16 @@ def test_the_demo_pool_is_the_same_everywhere(tmp_path, capsys):
     assert "n_captions=5" in ends_with(capsys, "demo-pool", tmp_path / "c", "--captions", 5)
     assert "in a folder that exists" in ends_with(capsys, "demo-pool", tmp_path / "no" / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_the_commands_of_the_howto_run_as_they_stand(tmp_path, capsys, monkeypatch):
+    """The first block of the page, which needs no network."""
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    block = (ROOT / "docs/howto/pools.md").read_text("utf-8").split("```bash\n", 1)[1].split("```", 1)[0]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(lines) == 5
+    for program, *argv in lines:
+        assert program == "aria-sampling"
+        said(capsys, *argv)  # the glob as it is: no shell has sorted it
+    assert aria.Partition.load("regions.aria").n_items == len(prompts.open("pool")) > 3000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import os
 import re
@@ -61,6 +62,15 @@ def test_every_public_name_of_torch_is_in_the_reference():
     documented = re.findall(r"auto(?:class|function):: aria_sampling\.torch\.(\w+)$", page, re.MULTILINE)
     own = [name for name in module.__all__ if not hasattr(aria_sampling, name)]  # the others have pages of their own
     assert sorted(documented) == sorted(own)
+
+
+@pytest.mark.parametrize("name", ["prompts", "embed"])
+def test_every_public_name_of_the_modules_on_pools_is_in_the_reference(name):
+    module = importlib.import_module(f"aria_sampling.{name}")
+    page = (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
+    documented = re.findall(rf"auto(?:class|function):: aria_sampling\.{name}\.(\w+)$", page, re.MULTILINE)
+    assert sorted(documented) == sorted(module.__all__)
+    assert all(getattr(module, each).__doc__ for each in module.__all__)
 
 
 def test_unknown_names_are_attribute_errors():

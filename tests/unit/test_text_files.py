@@ -1,10 +1,11 @@
 """Text files: one rule for captions, the how-to's, and no reader in the project that has another."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
+
+from aria_sampling import prompts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -13,30 +14,22 @@ SOURCES = [
 WITH_ENCODING = {"read_text": 0, "write_text": 1, "open": 3}  # the place of `encoding` among the arguments
 
 
-@pytest.fixture
-def read_lines():
-    """The function of the how-to."""
-    (code,) = re.findall(r"```python\n(def read_lines.*?)```", (ROOT / "docs/howto/choose.md").read_text("utf-8"), re.S)
-    names = {}
-    exec(code, names)
-    return names["read_lines"]
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("last", [True, False])
-def test_a_line_is_a_caption(read_lines, tmp_path, end, mark, last):
+def test_a_line_is_a_caption(tmp_path, end, mark, last):
     captions = ["a cat", "a\u2028dog", "a\x0bb", "a\x0cb", "a\x85b", "a\x1cb", " spaces ", "été", "a\rb", "last"]
     path = tmp_path / "captions.txt"
     path.write_bytes((mark + end.join(captions) + end * last).encode("utf-8"))
-    assert read_lines(path) == captions
+    assert list(prompts.read(path, empty="refuse")) == captions
 
 
-def test_an_empty_line_is_refused(read_lines, tmp_path):
+def test_an_empty_line_can_be_refused(tmp_path):
     path = tmp_path / "captions.txt"
     path.write_bytes(b"a\n\nb\n")
-    with pytest.raises(ValueError, match=r"captions\.txt, line 2: expected a caption, got an empty line"):
-        read_lines(path)
+    with pytest.raises(ValueError, match=r"captions\.txt, line 2: expected a caption, got an empty one"):
+        list(prompts.read(path, empty="refuse"))
+    assert list(prompts.read(path)) == ["a", "b"]
 
 
 def reads_a_file(node):

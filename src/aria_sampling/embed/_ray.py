@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aria_sampling.errors import AriaError, MissingDependencyError
+from aria_sampling import errors
+from aria_sampling.errors import MissingDependencyError
 
 __all__ = ["on_ray"]
 
@@ -37,20 +38,13 @@ def on_ray(worker: type[Any], task: Any, numbers: Sequence[int], count: int) -> 
     data: Any = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
     gpus = {"num_gpus": 1} if str(task.device).startswith("cuda") else {}
     made = data.map_batches(
-        worker, fn_constructor_args=(task,), batch_size=1, concurrency=min(count, len(numbers)), **gpus
+        worker,
+        fn_constructor_args=(task,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(count, len(numbers))),
+        **gpus,
     )
-    try:
-        for row in made.iter_rows():
-            yield int(row["rows"])
-    except ray.exceptions.RayError as error:
-        cause = _ours(error)
-        if cause is None:
-            raise
-        raise cause from None
-
-
-def _ours(error: Any) -> AriaError | None:
-    """Return the error of ours that a process of the cluster ended in, None if it is another one."""
-    while error is not None and not isinstance(error, AriaError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+    for row in made.iter_rows():
+        if row["kind"]:
+            raise getattr(errors, row["kind"])(row["message"])
+        yield int(row["rows"])

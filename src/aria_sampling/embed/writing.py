@@ -22,7 +22,7 @@ from aria_sampling.embed._tfidf import FILE, Tfidf
 from aria_sampling.embed.batch import DTYPES, Encoder, encode
 from aria_sampling.embed.encoders import load
 from aria_sampling.embed.store import Embeddings
-from aria_sampling.errors import ArgumentError, StoreError, UsageError
+from aria_sampling.errors import ArgumentError, AriaError, StoreError, UsageError
 
 __all__ = ["write"]
 
@@ -269,6 +269,8 @@ def make(task: _Task, encoder: Encoder, number: int) -> Iterator[int]:
 class Worker:
     """What makes shards in a process of a cluster: called with ``{"shard": numbers}``, it returns how many items.
 
+    An error of ours is returned, too, by its class and its message: clusters wrap what is raised beyond recognition.
+
     Args:
         task: What is to be made.
     """
@@ -278,8 +280,14 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the shards of a batch."""
-        made = [sum(make(self._task, self._encoder, int(number))) for number in batch["shard"]]
-        return {"rows": np.array(made, np.int64)}
+        rows: list[int] = []
+        kind = message = ""
+        try:
+            for number in batch["shard"]:
+                rows.append(sum(make(self._task, self._encoder, int(number))))
+        except AriaError as error:
+            kind, message = type(error).__name__, str(error)
+        return {"rows": np.array([sum(rows)], np.int64), "kind": np.array([kind]), "message": np.array([message])}
 
 
 def _finished(task: _Task) -> Embeddings | None:
