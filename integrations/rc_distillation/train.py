@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 
 import aria_sampling as aria
 from aria_sampling.integrations.accelerate import attach, log
+from aria_sampling.prompts import read
 from aria_sampling.torch import WithIndex
 from integrations._common import loop, models, regions
-from integrations._common.images import CaptionedFolder, RandomImages, collate, lines_of, some_prompts
+from integrations._common.images import CaptionedFolder, RandomImages, collate, some_prompts
 from integrations.rc_distillation.conditions import Conditions
 from integrations.rc_distillation.distil import Distiller
 from integrations.rc_distillation.student import SIZES, prune
@@ -35,7 +36,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the arguments of the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser)
-    parser.add_argument("--prompts", type=Path, help="the pool: a text file, one prompt a line; default: the captions")
+    parser.add_argument(
+        "--prompts", type=Path, help="the pool: a file of captions, such as text, one a line; default: the captions"
+    )
     parser.add_argument("--student", choices=SIZES, default="base")
     parser.add_argument("--switch_rate", type=float, default=5.0, help="rate of p(t) = exp(-rate * (1 - t/T))")
     parser.add_argument("--feature_weight", type=float, default=1.0)
@@ -54,7 +57,7 @@ def load(args: argparse.Namespace) -> tuple[models.Parts, Any, list[str]]:
     images = CaptionedFolder(args.train_data_dir, args.resolution, args.caption_column)
     prompts = list(dict.fromkeys(images.captions))
     if args.prompts:
-        prompts = list(dict.fromkeys(lines_of(args.prompts)))  # every prompt is one item
+        prompts = list(dict.fromkeys(read(args.prompts)))  # every prompt is one item
     return models.load(args.pretrained_model_name_or_path, args.revision), images, prompts
 
 

@@ -21,6 +21,6 @@ def pyarrow() -> Any:
         import pyarrow.parquet  # pyright: ignore
     except ImportError as error:
         raise MissingDependencyError(
-            "aria_sampling.prompts needs pyarrow: pip install 'aria-sampling[text]'"
+            "a store of prompts, Parquet, Arrow and packed text need pyarrow: pip install 'aria-sampling[text]'"
         ) from error
     return pyarrow  # pyright: ignore

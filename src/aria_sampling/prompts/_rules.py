@@ -138,7 +138,7 @@ def take(piece: Piece, rules: Rules) -> Taken:
     _encodable(texts, index, piece)
     where = np.array(index, np.int64)
     kept = piece.kept
-    if len(where) != len(piece.captions) or captions != len(piece.captions):
+    if kept and (len(where) != len(piece.captions) or captions != len(piece.captions)):
         pa = pyarrow()
         kept = {name: array.take(pa.array(where)) for name, array in kept.items()}
     counts = Counts(len(piece.captions), captions, len(texts), empty, null)

@@ -55,6 +55,14 @@ class Captions:
         """Rows read and captions left out by the last iteration, as far as it came."""
         return self._counts
 
+    def beside(self, constants: Mapping[str, Any]) -> Captions:
+        """Return the same with more columns that have one value for all."""
+        more = {**self._constants, **constants}
+        Kept(self._keep, more)  # checks the names
+        return Captions(
+            self._files, self._memory, reading=self._reading, rules=self._rules, keep=self._keep, constants=more
+        )
+
     def kept(self) -> Kept:
         """Return what is kept beside the captions, to be filled in by `taken`."""
         return Kept(self._keep, self._constants)
@@ -139,8 +147,17 @@ def read(
     return Captions(files_of(sources, format), reading=reading, rules=rules, keep=kept, constants=constants)
 
 
-def as_captions(value: Any) -> Captions:
-    """Return what stands for captions as `Captions`: what `read` returned, a path, a table, or texts themselves."""
+def as_captions(value: Any, constants: Mapping[str, Any] | None = None) -> Captions:
+    """Return what stands for captions as `Captions`: what `read` returned, a path, a table, or texts themselves.
+
+    With `constants`, these are columns beside them.
+    """
+    found = _as_captions(value)
+    return found.beside(constants) if constants else found
+
+
+def _as_captions(value: Any) -> Captions:
+    """Do what `as_captions` does without constants."""
     if isinstance(value, Captions):
         return value
     if isinstance(value, str | os.PathLike) or hasattr(value, "__arrow_c_stream__"):

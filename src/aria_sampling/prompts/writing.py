@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ def write(
     path: str | os.PathLike[str],
     captions: Any,
     *,
+    constants: Mapping[str, Any] | None = None,
     duplicates: str = "drop",
     overwrite: bool = False,
     progress: bool | None = None,
@@ -48,6 +49,7 @@ def write(
     Args:
         path: Folder to make; its parent is there.
         captions: What `read` returned; or a path, a folder or a glob; or texts.
+        constants: Columns with one value for all of these captions, such as ``{"has_image": True}``.
         duplicates: Captions that are equal to an earlier one, letter by letter: "drop", "keep" or "refuse" them.
         overwrite: Whether a store that is there may be replaced.
         progress: Whether to show a bar; None: if the errors go to a terminal and tqdm is installed.
@@ -60,7 +62,7 @@ def write(
     """
     if duplicates not in _CHOICES:
         raise ArgumentError(f"duplicates={shown(duplicates)}: expected one of {', '.join(map(repr, _CHOICES))}")
-    folder, source = as_path("path", path), as_captions(captions)
+    folder, source = as_path("path", path), as_captions(captions, constants)
     pyarrow()
     made = _make(folder, overwrite=bool(overwrite))
     try:
@@ -74,7 +76,12 @@ def write(
 
 
 def append(
-    path: str | os.PathLike[str], captions: Any, *, duplicates: str | None = None, progress: bool | None = None
+    path: str | os.PathLike[str],
+    captions: Any,
+    *,
+    constants: Mapping[str, Any] | None = None,
+    duplicates: str | None = None,
+    progress: bool | None = None,
 ) -> Prompts:
     """Add captions to a store, behind those that are there, and return it. Items keep their numbers.
 
@@ -82,7 +89,8 @@ def append(
 
     Args:
         path: Folder of a store.
-        captions: As in `write`, with the same columns kept.
+        captions: As in `write`, with the columns that the store has.
+        constants: As in `write`.
         duplicates: As in `write`, earlier captions of the store included; None: as when it was written. All but
             "keep" read the whole store, about a second for a million captions.
         progress: As in `write`.
@@ -97,7 +105,7 @@ def append(
         raise ArgumentError(
             f"duplicates={shown(duplicates)}: expected one of {', '.join(map(repr, _CHOICES))}, or None"
         )
-    folder, source = as_path("path", path), as_captions(captions)
+    folder, source = as_path("path", path), as_captions(captions, constants)
     return _import(folder, source, open_store(folder), duplicates, progress)
 
 
@@ -328,8 +336,8 @@ def _schema(now: _Import) -> Any:
         wanted = old._header.columns  # pyright: ignore[reportPrivateUsage]
         if kept.types != wanted:
             raise ArgumentError(
-                f"captions: expected the columns of the store, {shown(wanted)}, got {shown(kept.types)}; keep= names "
-                "columns, constants= gives one value to all captions"
+                f"captions: expected the columns of the store, {shown(wanted)}, got {shown(kept.types)}; keep= of "
+                "prompts.read names columns of a file, constants= gives one value to all captions"
             )
         kept.types = dict(wanted)  # in that order
     pa = pyarrow()

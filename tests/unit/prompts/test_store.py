@@ -84,6 +84,24 @@ def test_columns_by_name(tmp_path, folder):
     assert by_kind.sizes.tolist() == [2, 1]
 
 
+def test_texts_get_the_columns_of_their_store(tmp_path, folder):
+    path = formats.write(tmp_path, "jsonl", ["a", "b"], beside={"n": [1, 2]})
+    prompts.write(folder, prompts.read(path, keep=["n"], constants={"web": True}))
+    with pytest.raises(
+        aria.ArgumentError, match=r"columns of the store, \{'web': 'bool', 'n': 'int'\}, got \{\}.*constants="
+    ):
+        prompts.append(folder, ["c"])
+    with pytest.raises(aria.ArgumentError, match="'n': 'float'"):
+        prompts.append(folder, ["c"], constants={"n": 0.5, "web": True})
+    pool = prompts.append(folder, ["c"], constants={"n": 3, "web": False})
+    assert (pool.column("n").tolist(), pool.column("web").tolist()) == ([1, 2, 3], [True, True, False])
+    more = prompts.read(formats.write(tmp_path, "csv", ["d"], beside={"n": ["4"]}), keep=["n:int"])
+    assert prompts.append(folder, more, constants={"web": False}).column("n").tolist() == [1, 2, 3, 4]
+    assert prompts.write(folder, ["x"], constants={"n": 1}, overwrite=True).columns == ("n", "source", "row")
+    with pytest.raises(aria.ArgumentError, match="may not be called 'row'"):
+        prompts.write(tmp_path / "new", ["x"], constants={"row": 1})
+
+
 def test_a_pool_goes_to_other_processes_as_it_is(pool, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = prompts.open("pool")
@@ -109,15 +127,6 @@ def test_a_pool_that_is_open_does_not_change(pool, folder):
 def test_importing_loads_no_pyarrow():
     code = "import sys; from aria_sampling import prompts; print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_without_pyarrow_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    for call in (lambda: prompts.write(folder, CAPTIONS), lambda: prompts.open(folder)):
-        with pytest.raises((aria.MissingDependencyError, aria.StoreError)) as caught:
-            call()
-        assert "aria-sampling[text]" in str(caught.value) or isinstance(caught.value, aria.StoreError)
-    assert not folder.exists()
 
 
 # ---------------------------------------------------------------- what is no store
