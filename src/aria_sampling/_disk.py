@@ -8,6 +8,7 @@ replaced last, in one step, so that a process that is killed leaves either the o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -24,6 +25,7 @@ __all__ = ["TEMPORARY", "Lock", "commit", "read_commit", "replacing", "sync_fold
 
 TEMPORARY = ".tmp-"  # the beginning of the name of what is not finished
 _CHECK = "checksum"
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what it means that another process has a lock
 
 
 def temporary(path: Path) -> Path:
@@ -154,8 +156,9 @@ class Lock:
 
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.held = True
-        except OSError:
-            self.held = False
+        except OSError as error:
+            # Some network file systems have no locks: whoever asks there has it.
+            self.held = error.errno not in _TAKEN
         return self
 
     def __exit__(

@@ -112,6 +112,8 @@ def _expanded(source: str, kind: str | None) -> list[File]:
 
 def _of_folder(folder: Path, kind: str | None) -> list[File]:
     """Return the files of captions in a folder and the folders in it; those of one kind."""
+    if (folder / "prompts.json").is_file():  # a store; `_layout` has its header
+        return [File(folder / part["name"], "arrow") for part in _json(folder / "prompts.json").get("parts", [])]
     if (folder / "dataset_dict.json").is_file():
         splits = _json(folder / "dataset_dict.json").get("splits", [])
         return [file for split in splits for file in _of_folder(folder / split, kind)]

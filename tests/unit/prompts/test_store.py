@@ -312,6 +312,23 @@ def test_one_process_writes_at_a_time(pool, folder):
     assert len(prompts.append(folder, ["a"])) == 51
 
 
+def test_where_there_are_no_locks_nobody_waits_for_one(pool, folder, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    assert len(prompts.append(folder, ["a"])) == 51
+
+
+def test_a_store_can_be_read_into_another(pool, folder, tmp_path):
+    prompts.append(folder, ["a cat"])
+    assert list(prompts.read(folder)) == [*CAPTIONS, "a cat"]
+    both = prompts.write(tmp_path / "both", prompts.read([folder, formats.write(tmp_path, "text", ["a cat", "a dog"])]))
+    assert list(both) == [*CAPTIONS, "a cat", "a dog"]
+
+
 def test_what_a_killed_import_left_is_removed_by_the_next(pool, folder):
     (folder / ".tmp-1-abc-staging.arrow").write_bytes(b"half")
     (folder / "prompts-00001-0badcafe.arrow").write_bytes(b"whole, but of no header")
