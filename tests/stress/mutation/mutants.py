@@ -364,8 +364,8 @@ MUTANTS = [
         "learning.py::_not_negative", "np.maximum(estimate.mean, 0.0)", "estimate.mean", POISON,
     ),
     mutant(
-        "at-once-otherwise", "the kernel's one call takes another exponent than the policy's",
-        "learning.py::_in_one_call", "exponent=policy.exponent", "exponent=1.0", "tests/unit/test_learning.py",
+        "at-once-otherwise", "the kernel's one call clips evidence otherwise than the estimator says",
+        "learning.py::_in_one_call", "clip=estimator.clip", "clip=2 * estimator.clip", "tests/unit/test_learning.py",
     ),
     # -- all or nothing
     mutant(
