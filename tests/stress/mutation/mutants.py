@@ -161,10 +161,10 @@ MUTANTS = [
         "bank_update", "decay[:, None] * count", "decay[:, None] * np.sign(count)", ESTIMATE,
     ),
     # -- timesteps
-    mutant(
+    kernel(
         "profile-unweighted", "the profile is that of the allocation, not of the target",
-        "conditioning/profile.py::TimestepProfile.update", "np.bincount(bins, weights * losses, self.n_bins)",
-        "weight * np.bincount(bins, losses, self.n_bins) / np.maximum(count, 1)", GAIN,
+        "profile_update", "np.bincount(bins, weights * losses, len(total))",
+        "mass * np.bincount(bins, losses, len(total)) / np.maximum(count, 1)", GAIN,
     ),
     mutant(
         "profile-without-weights", "random conditioning keeps the profile of the allocation",
