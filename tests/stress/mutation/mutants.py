@@ -365,7 +365,7 @@ MUTANTS = [
     ),
     mutant(
         "at-once-otherwise", "the kernel's one call clips evidence otherwise than the estimator says",
-        "learning.py::_in_one_call", "clip=estimator.clip", "clip=2 * estimator.clip", "tests/unit/test_learning.py",
+        "learning.py::_in_one_call", "estimator.clip", "2 * estimator.clip", "tests/unit/test_learning.py",
     ),
     # -- all or nothing
     mutant(
