@@ -385,7 +385,7 @@ def sanitize(extra):
     }
     check = f"from aria_sampling._kernel import _core as k; assert k.__file__.startswith({str(folder)!r}), k.__file__"
     python = str(venv_python())
-    tests = extra or ["tests/unit/kernel"]
+    tests = extra or ["tests/unit/kernel", "tests/unit/test_learning.py"]
     code = run([python, "-c", check], **environment)
     return code or run([python, "-m", "pytest", "-p", "no:cacheprovider", "--capture=sys", *tests], **environment)
 
