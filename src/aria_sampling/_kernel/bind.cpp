@@ -162,7 +162,7 @@ NB_MODULE(_core, m) {
   });
 
   define(m, "sum_beliefs", [](In<double> belief, Out<double> sums) {
-    for (i64 b = 0; b < blocks(i64(belief.size()) / 2); ++b) sum_beliefs(i64(belief.size()) / 2, b, belief.data(), sums.data() + 2 * b);
+    for (i64 b = 0; b < blocks(i64(belief.size()) / 2); ++b) sum_beliefs(i64(belief.size()) / 2, b, belief.data(), sums.data());
   });
 
   // ---- what changes a state: all of it or, if an argument is not what it should be, nothing

@@ -631,42 +631,49 @@ inline void profile_update(i64 n, i64 n_bins, const i64 *bins, const double *los
 //
 // Beliefs, a row a region: estimated mean, and effective number of losses behind it.
 
-inline void sum_beliefs(i64 K, i64 b, const double *belief, double *sums) {
+// Of one block, of which there are `size` members.
+inline void sum_beliefs(i64 size, const double *belief, double *sums) {
   double total[BLOCK] = {0}, count[BLOCK] = {0};
-  for (i64 k = b * BLOCK; k < std::min((b + 1) * BLOCK, K); ++k) {
-    const double n = belief[2 * k + 1];
-    total[k - b * BLOCK] = n > 0 ? n * belief[2 * k] : 0.0;
-    count[k - b * BLOCK] = n > 0 ? n : 0.0;
-  }
+  const auto take = [&](i64 members) {
+    for (i64 k = 0; k < members; ++k) {
+      const double n = belief[2 * k + 1];
+      count[k] = n > 0 ? n : 0.0;
+      total[k] = n > 0 ? n * belief[2 * k] : 0.0;
+    }
+  };
+  size < BLOCK ? take(size) : take(BLOCK); // a constant number makes vectors
   sums[0] = sum64(total);
   sums[1] = sum64(count);
 }
+inline void sum_beliefs(i64 K, i64 b, const double *belief, double *sums) {
+  sum_beliefs(std::min(K - b * BLOCK, BLOCK), belief + 2 * b * BLOCK, sums + 2 * b);
+}
 // Stores new beliefs of some regions, ascending, and their sums by block. Returns nothing that may fail.
-inline void believe(i64 K, i64 m, const i64 *regions, const double *news, double *belief, double *sums) {
+ARIA_CLONES static void believe(i64 K, i64 m, const i64 *regions, const double *news, double *belief, double *sums) {
   for (i64 i = 0; i < m; ++i) {
     belief[2 * regions[i]] = news[2 * i];
     belief[2 * regions[i] + 1] = news[2 * i + 1];
   }
   for (i64 i = 0; i < m; ++i) {
     const i64 b = regions[i] / BLOCK;
-    if (i == 0 || b != regions[i - 1] / BLOCK) sum_beliefs(K, b, belief, sums + 2 * b);
+    if (i == 0 || b != regions[i - 1] / BLOCK) sum_beliefs(K, b, belief, sums);
   }
 }
 // The count-weighted mean of all regions if `news` were stored; NaN if nothing is known.
-inline double borrowed(i64 K, i64 m, const i64 *regions, const double *news, const double *belief, const double *sums) {
+ARIA_CLONES static double borrowed(i64 K, i64 m, const i64 *regions, const double *news, const double *belief, const double *sums) {
   double total = 0, count = 0;
   i64 i = 0;
   for (i64 b = 0; b < blocks(K); ++b) {
     double now[2] = {sums[2 * b], sums[2 * b + 1]};
     if (i < m && regions[i] / BLOCK == b) {
-      double aside[2 * BLOCK] = {0};
+      double aside[2 * BLOCK];
       const i64 begin = b * BLOCK, stop = std::min(begin + BLOCK, K);
       std::copy(belief + 2 * begin, belief + 2 * stop, aside);
       for (; i < m && regions[i] / BLOCK == b; ++i) {
         aside[2 * (regions[i] - begin)] = news[2 * i];
         aside[2 * (regions[i] - begin) + 1] = news[2 * i + 1];
       }
-      sum_beliefs(stop - begin, 0, aside, now);
+      sum_beliefs(stop - begin, aside, now);
     }
     total += now[0];
     count += now[1];
