@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from benchmarks import statistics
-from benchmarks.emoji import agree, compare, evaluate, pages, stats, study, summary
+from benchmarks.emoji import agree, compare, evaluate, figures, pages, stats, study, summary
 from benchmarks.emoji import distill as distillation
 from benchmarks.emoji.world import CONDITIONS, SPLITS
 
@@ -217,3 +217,11 @@ def test_a_cell_of_other_methods_has_a_line() -> None:
     (line,) = summary.lines({"few": [_run("aria_ema", 0, 1.0)]})
     assert line.seeds == "0"
     assert "| images: a tenth | 0 |" in summary.markdown([line])
+
+
+def test_a_cell_without_methods_of_the_headline_has_its_figure(tmp_path: Path) -> None:
+    curve = [{"step": step, "unseen": 1.0 / step, "seen": 0.5 / step} for step in (100, 200, 300)]
+    for methods in (("aria_ema", "aria_g2"), ("rc", "aria_ema")):
+        (cell,) = stats.cells([{**_run(name, 0, 1.0), "curve": curve} for name in methods]).values()
+        figures.draw_curves(cell, tmp_path / "curves.png")
+        assert (tmp_path / "curves.png").stat().st_size > 1000
