@@ -14,7 +14,6 @@ from tests.howtos import ROOT
 
 NEEDED = {  # what a piece of code needs: packages by the names they are installed by
     r"\bimport torch\b|\bfrom torch\b|\baria_sampling\.torch\b|\.sampler\(": {"torch"},
-    r"\bKMeansPartitioner\b": {"scikit-learn"},
     r"\bfrom aria_sampling import .*\bprompts\b": {"pyarrow"},
     r"encoder=\"tfidf": {"scikit-learn"},
     r"\bmatplotlib\b|\breport\.(save|page|figures?|html)\b": {"matplotlib"},

@@ -163,4 +163,6 @@ def _map_array(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> A
         offset = raw.tell()
     if offset + dtype.itemsize * math.prod(shape) != begin + info.file_size:
         raise ArgumentError(f"array {info.filename} is not as long as it says")
+    if 0 in shape:  # nothing to map
+        return np.empty(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)

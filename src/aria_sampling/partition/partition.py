@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, final
 
@@ -34,14 +35,18 @@ import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
 from aria_sampling._check import as_array, as_path, int_vector, integer, shown
-from aria_sampling.errors import ArgumentError, PartitionFileError
-from aria_sampling.partition._assign import as_embeddings, nearest
+from aria_sampling.errors import ArgumentError, AriaWarning, PartitionFileError, outside
+from aria_sampling.partition._assign import Rows, as_embeddings, checked_device, nearest
 from aria_sampling.partition._file import Format, read, write
 from aria_sampling.partition._labels import NOISE, dense, numbered
+from aria_sampling.partition._order import ascending, offsets_of, order_dtype, ordered, sizes_of
+from aria_sampling.partition._progress import Progress, silent
+from aria_sampling.partition._texts import Texts
 
-__all__ = ["Partition", "checked_items", "checked_names"]
+__all__ = ["Partition", "checked_items", "checked_names", "of_filled", "of_nearest"]
 
-_AT_A_TIME = 1 << 22  # labels that are int64 at one time
+_TEXTS = ("terms", "captions")
+_PARTS = ("bytes", "ends", "last")  # of `Texts`, in a file
 
 
 @final
@@ -49,11 +54,15 @@ _AT_A_TIME = 1 << 22  # labels that are int64 at one time
 class Partition:
     """The region of every item of a pool. Build it with `from_labels`, `from_sizes`, a partitioner, or `load`.
 
+    `from_centers` makes one of centres that something else has found.
+
     Attributes:
         offsets: Where each region begins in `order`, int64 [n_regions + 1].
         names: A name for each region, for reports.
         centers: Centre of each region, float32 [n_regions, d], if it was made from embeddings.
         fingerprint: Hex digest of the labels: the identity of the pool, which saved states carry.
+        terms: Words that tell each region from the others, the most telling first; None unless `named` found them.
+        captions: Typical items of each region, as text; None unless `named` found them.
     """
 
     _labels: AnyArray | None  # None, both, if the items stand region by region
@@ -62,6 +71,8 @@ class Partition:
     names: tuple[str, ...]
     centers: AnyArray | None
     fingerprint: str
+    terms: Texts | None = None
+    captions: Texts | None = None
 
     @classmethod
     def from_labels(
@@ -99,7 +110,7 @@ class Partition:
                 f"{wanted} {n_items} items and a region {largest}", remedy=dense(labels, missing=has_noise)
             )
         compact = array.astype(np.uint16 if n_regions <= 1 << 16 else np.uint32)
-        sizes = _sizes(compact, n_regions)
+        sizes = sizes_of(compact, n_regions)
         if not sizes.all():
             empty = np.flatnonzero(sizes == 0)
             raise ArgumentError(
@@ -117,12 +128,12 @@ class Partition:
             if len(centers) != n_regions:
                 last = ", the last for the noise" if has_noise else ""
                 raise ArgumentError(f"centers: expected {n_regions} rows, one a region{last}, got {len(centers)}")
-        consecutive = _ascending(compact)
-        order = np.arange(n_items) if consecutive else np.argsort(compact, kind="stable")
+        consecutive = ascending(compact)
+        order = np.arange(n_items, dtype=order_dtype(n_items)) if consecutive else ordered(compact, sizes)
         return cls(
             _frozen(compact),
-            _frozen(order.astype(_order_dtype(n_items))),
-            _frozen(_offsets(sizes)),
+            _frozen(order),
+            _frozen(offsets_of(sizes)),
             names,
             centers,
             _digest(sizes, None if consecutive else compact),
@@ -150,7 +161,40 @@ class Partition:
             raise ArgumentError(f"sizes: expected fewer than 2**62 items together, got {sum(sizes.tolist())}")
         names = [str(region) for region in range(sizes.size)] if names is None else names
         names = checked_names(names, sizes.size)
-        return cls(None, None, _frozen(_offsets(sizes)), names, None, _digest(sizes, None))
+        return cls(None, None, _frozen(offsets_of(sizes)), names, None, _digest(sizes, None))
+
+    @classmethod
+    def from_centers(
+        cls,
+        embeddings: Any,
+        centers: Any,
+        *,
+        names: Sequence[str] | None = None,
+        device: Any = None,
+        progress: bool = False,
+    ) -> Partition:
+        """Make a partition of centres that are there already: each item is in the region of the nearest (Euclidean).
+
+        Centres that hold no item are dropped with a warning, so there may be fewer regions than centres.
+
+        Args:
+            embeddings: Real [n_items, d]; read a chunk at a time. See `KMeansPartitioner.fit`.
+            centers: Real [k, d]. If all have norm 1, what is nearest is so by direction.
+            names: One name a centre; default the region's number.
+            device: See `KMeansPartitioner`.
+            progress: Show how far it is.
+
+        Raises:
+            ValueError: Shapes that do not fit, values that are not finite, `names` of another length, a device that is
+                not there.
+        """
+        chosen = as_embeddings("centers", centers).astype(np.float32)
+        rows = Rows("embeddings", embeddings, width=chosen.shape[1])
+        if names is not None:
+            names = checked_names(names, len(chosen))
+        device = checked_device(device, float(len(rows)) * chosen.size)
+        with Progress(progress) as shown_progress:
+            return of_nearest(rows, chosen, names=names, device=device, progress=shown_progress)
 
     def without(self, items: Any) -> Partition:
         """Return a partition like this one whose items `items` are never drawn: broken files, withdrawn prompts.
@@ -177,12 +221,14 @@ class Partition:
             raise ArgumentError(f"items: expected some items to stay, got all that can be drawn ({len(self.order)})")
         if stays.all():
             return self
-        sizes = self.sizes - _sizes(self.labels[self.order[~stays]], self.n_regions)
+        sizes = self.sizes - sizes_of(self.labels[self.order[~stays]], self.n_regions)
         gone[self.removed] = True
-        whole = _sizes(self.labels, self.n_regions)
-        fingerprint = _digest(whole, None if _ascending(self.labels) else self.labels, np.flatnonzero(gone))
+        whole = sizes_of(self.labels, self.n_regions)
+        fingerprint = _digest(whole, None if ascending(self.labels) else self.labels, np.flatnonzero(gone))
         order = _frozen(self.order[stays])
-        return type(self)(self.labels, order, _frozen(_offsets(sizes)), self.names, self.centers, fingerprint)
+        return replace(
+            self, _labels=self.labels, _order=order, offsets=_frozen(offsets_of(sizes)), fingerprint=fingerprint
+        )
 
     @cached_property
     def removed(self) -> IntArray:
@@ -221,7 +267,7 @@ class Partition:
         """The items that can be drawn, by region, and by number inside a region, integers (uint32 if that fits)."""
         if self._order is not None:
             return self._order
-        return _frozen(np.arange(self.n_items, dtype=_order_dtype(self.n_items)))
+        return _frozen(np.arange(self.n_items, dtype=order_dtype(self.n_items)))
 
     @property
     def is_implicit(self) -> bool:
@@ -248,25 +294,37 @@ class Partition:
             return np.asarray(np.searchsorted(self.offsets, items, side="right"), np.int64) - 1
         return self._labels[items].astype(np.int64)
 
-    def assign(self, embeddings: Any) -> IntArray:
+    def assign(self, embeddings: Any, *, device: Any = None, progress: bool = False) -> IntArray:
         """Return the region whose centre is nearest to each new embedding (Euclidean), int64 [m].
 
         Args:
-            embeddings: Real [m, d], d as in `centers`; the pool itself does not change.
+            embeddings: Real [m, d], d as in `centers`; read a chunk at a time, see `KMeansPartitioner.fit`. The pool
+                itself does not change.
+            device: Where to compare, see `KMeansPartitioner`.
+            progress: Show how far it is.
 
         Raises:
-            ValueError: The partition has no centres, the width is another, or a value is not finite.
+            ValueError: The partition has no centres, the width is another, or a value is not finite; a device that is
+                not there.
         """
         if self.centers is None:
             raise ArgumentError(
                 "assign needs centers, and this partition was made from labels alone: make it "
                 "with a partitioner, or pass centers= to Partition.from_labels"
             )
-        return nearest(as_embeddings("embeddings", embeddings, width=self.centers.shape[1]), self.centers)
+        rows = Rows("embeddings", embeddings, width=self.centers.shape[1])
+        device = checked_device(device, float(len(rows)) * self.centers.size)
+        with Progress(progress) as stages:
+            stages.stage("assigning", len(rows))
+            return nearest(rows, self.centers, device=device, progress=stages)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the partition to one file, atomically; `numpy.load` can read its arrays as well."""
         arrays = {"labels": self._labels, "order": self._order, "offsets": self.offsets, "centers": self.centers}
+        for name in _TEXTS:
+            texts = getattr(self, name)
+            if texts is not None:
+                arrays |= {f"{name}_{part}": getattr(texts, part) for part in _PARTS}
         stored = {name: array for name, array in arrays.items() if array is not None}
         write(as_path("path", path), _FORMAT, stored, {"names": list(self.names), "fingerprint": self.fingerprint})
 
@@ -290,7 +348,8 @@ class Partition:
             _frozen(arrays[name]) if name in arrays else None for name in ("labels", "order", "centers")
         )
         offsets = _frozen(np.array(arrays["offsets"], np.int64))
-        return cls(labels, order, offsets, tuple(header["names"]), centers, header["fingerprint"])
+        texts = (_texts(name, arrays) for name in _TEXTS)
+        return cls(labels, order, offsets, tuple(header["names"]), centers, header["fingerprint"], *texts)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields, without what was made from them."""
@@ -319,6 +378,49 @@ class Partition:
         return f"Partition({sizes}, fingerprint={self.fingerprint[:12]!r})"
 
 
+def of_nearest(
+    rows: Rows,
+    centers: AnyArray,
+    *,
+    names: Sequence[str] | None = None,
+    device: Any = None,
+    progress: Progress = silent,
+) -> Partition:
+    """Return the partition of each row to the nearest of the centres, float32 [k, d]."""
+    progress.stage("assigning", len(rows))
+    dtype = np.uint16 if len(centers) <= 1 << 16 else np.uint32
+    labels = nearest(rows, centers, device=device, progress=progress, dtype=dtype)
+    return of_filled(labels, centers, names=names)
+
+
+def of_filled(
+    labels: AnyArray, centers: AnyArray, *, names: Sequence[str] | None = None, expected: int | None = None
+) -> Partition:
+    """Return the partition by these labels without the centres that hold no item; `labels` may be written to.
+
+    Warns:
+        AriaWarning: Fewer regions than centres, or than `expected`.
+    """
+    sizes = sizes_of(labels, len(centers))
+    expected = len(centers) if expected is None else expected
+    filled = np.flatnonzero(sizes)
+    if len(filled) < expected:
+        warnings.warn(
+            f"{expected - len(filled)} of {expected} regions hold no item (are there that many "
+            "distinct embeddings?) and were dropped",
+            AriaWarning,
+            stacklevel=outside(),
+        )
+    if len(filled) < len(centers):
+        names = None if names is None else [names[int(region)] for region in filled]
+        place = np.cumsum(sizes > 0) - 1
+        for begin in range(0, len(labels), _AT_A_TIME):
+            labels[begin : begin + _AT_A_TIME] = place[labels[begin : begin + _AT_A_TIME]]
+        centers = centers[filled]
+    return Partition.from_labels(labels, names=names, centers=centers)
+
+
+_AT_A_TIME = 1 << 22  # labels that are int64 at one time
 _NO_ITEM = "items are numbered from 0, in the order of the labels that the partition was made from"
 
 
@@ -355,34 +457,6 @@ def _frozen(array: AnyArray) -> AnyArray:
     return array
 
 
-def _order_dtype(n_items: int) -> type[np.unsignedinteger[Any] | np.signedinteger[Any]]:
-    """Return what holds every item number."""
-    return np.uint32 if n_items <= 1 << 32 else np.int64
-
-
-def _offsets(sizes: IntArray) -> IntArray:
-    """Return where each region begins, and where the last ends, int64 [n_regions + 1]."""
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-
-
-def _sizes(labels: AnyArray, n_regions: int) -> IntArray:
-    """Return the number of items of each region, int64 [n_regions]; bincount of all at once would copy to int64."""
-    sizes = np.zeros(n_regions, np.int64)
-    step = max(_AT_A_TIME, n_regions)
-    for begin in range(0, len(labels), step):
-        sizes += np.bincount(labels[begin : begin + step], minlength=n_regions)
-    return sizes
-
-
-def _ascending(labels: AnyArray) -> bool:
-    """Whether no label is followed by a smaller one."""
-    for begin in range(0, len(labels) - 1, _AT_A_TIME):
-        some = labels[begin : begin + _AT_A_TIME + 1]
-        if (some[1:] < some[:-1]).any():
-            return False
-    return True
-
-
 def _digest(sizes: IntArray, labels: AnyArray | None, removed: IntArray | None = None) -> str:
     """Return the identity of a pool, whatever it was made from.
 
@@ -400,7 +474,13 @@ def _digest(sizes: IntArray, labels: AnyArray | None, removed: IntArray | None =
     return digest.hexdigest()
 
 
+def _texts(name: str, arrays: dict[str, AnyArray]) -> Texts | None:
+    """Return the texts of that name in a file; None if there are none."""
+    return Texts(*(_frozen(arrays[f"{name}_{part}"]) for part in _PARTS)) if f"{name}_bytes" in arrays else None
+
+
 _DTYPES = {"labels": ("<u2", "<u4"), "order": ("<u4", "<i8"), "offsets": ("<i8",), "centers": ("<f4",)}
+_ENDS = {f"{name}_{part}" for name in _TEXTS for part in ("ends", "last")}
 
 
 def _fits(arrays: dict[str, AnyArray], header: dict[str, Any]) -> bool:
@@ -408,9 +488,11 @@ def _fits(arrays: dict[str, AnyArray], header: dict[str, Any]) -> bool:
     offsets, centers = arrays["offsets"], arrays.get("centers")
     sizes, n_left = np.diff(offsets), int(offsets[-1])
     n_items = len(arrays["labels"]) if "labels" in arrays else n_left
+    texts = [found for name in _TEXTS if (found := _texts(name, arrays)) is not None]
     return (
         ("labels" in arrays) == ("order" in arrays)
-        and all(array.dtype.str in _DTYPES[name] for name, array in arrays.items())
+        and all(array.dtype.str in _DTYPES[name] for name, array in arrays.items() if not name.startswith(_TEXTS))
+        and all(some.fits and len(some) == len(sizes) for some in texts)
         and ("labels" not in arrays or (arrays["labels"].shape, arrays["order"].shape) == ((n_items,), (n_left,)))
         and offsets.ndim == 1
         and len(offsets) > 1
@@ -423,4 +505,4 @@ def _fits(arrays: dict[str, AnyArray], header: dict[str, Any]) -> bool:
     )
 
 
-_FORMAT = Format("partition", 1, "Partition.save", PartitionFileError, _fits, frozenset({"offsets"}))
+_FORMAT = Format("partition", 1, "Partition.save", PartitionFileError, _fits, frozenset({"offsets"} | _ENDS))

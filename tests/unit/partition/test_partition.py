@@ -738,7 +738,7 @@ def test_assign_in_chunks_is_assign(monkeypatch):
     embeddings = rng.integers(-9, 10, (101, 4))
     whole = pool.assign(embeddings)
     for rows in (1, 2, 50, 100, 101, 102):
-        monkeypatch.setattr("aria_sampling.partition._assign._CHUNK_BYTES", 8 * 9 * rows)
+        monkeypatch.setattr("aria_sampling.partition._assign.Nearest.at_once", rows)
         assert np.array_equal(pool.assign(embeddings), whole)
 
 
