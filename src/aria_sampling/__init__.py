@@ -41,6 +41,8 @@ from aria_sampling.history import History as History
 from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
 from aria_sampling.partition import Partitioner as Partitioner
+from aria_sampling.partition import PartitionSummary as PartitionSummary
+from aria_sampling.partition import RegionSummary as RegionSummary
 from aria_sampling.policies import GroupDRO as GroupDRO
 from aria_sampling.policies import Policy as Policy
 from aria_sampling.policies import PoolPolicy as PoolPolicy
@@ -76,6 +78,7 @@ __all__ = [
     "MissingDependencyError",
     "Partition",
     "PartitionFileError",
+    "PartitionSummary",
     "Partitioner",
     "Policy",
     "PoolPolicy",
@@ -83,6 +86,7 @@ __all__ = [
     "RandomConditioning",
     "RankError",
     "Reducible",
+    "RegionSummary",
     "SigmoidSwitch",
     "State",
     "StateError",

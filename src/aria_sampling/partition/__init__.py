@@ -3,3 +3,5 @@
 from aria_sampling.partition.kmeans import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition.partition import Partition as Partition
 from aria_sampling.partition.partitioner import Partitioner as Partitioner
+from aria_sampling.partition.summary import PartitionSummary as PartitionSummary
+from aria_sampling.partition.summary import RegionSummary as RegionSummary

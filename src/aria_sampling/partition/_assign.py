@@ -45,7 +45,7 @@ class Rows:
     def __init__(self, name: str, values: Any, *, width: int | None = None, direction: bool = False) -> None:
         self.name, self.direction = name, direction
         source: Any = values
-        if not (_is_store(values) or isinstance(values, np.memmap)):
+        if not (_is_store(values) or isinstance(source, np.memmap)):
             source = as_array(name, values, "a non-empty array [n, d]")
         self.source: Any = source
         self.shape: tuple[int, ...] = tuple(map(int, self.source.shape))

@@ -76,9 +76,24 @@ def write(path: Path, form: Format, arrays: dict[str, AnyArray], header: dict[st
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that a renamed file has its name after a power cut, where the system can tell."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(number)
+    except OSError:  # nor do some network file systems sync them
+        pass
+    finally:
+        os.close(number)
 
 
 def _write_array(archive: zipfile.ZipFile, position: int, name: str, array: AnyArray) -> None:

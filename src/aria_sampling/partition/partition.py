@@ -34,14 +34,16 @@ from typing import Any, Literal, final
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import as_array, as_path, int_vector, integer, shown
+from aria_sampling._check import as_array, as_path, float_vector, int_vector, integer, shown
 from aria_sampling.errors import ArgumentError, AriaWarning, PartitionFileError, outside
 from aria_sampling.partition._assign import Rows, as_embeddings, checked_device, nearest
 from aria_sampling.partition._file import Format, read, write
 from aria_sampling.partition._labels import NOISE, dense, numbered
+from aria_sampling.partition._naming import Captions, found_names, found_texts
 from aria_sampling.partition._order import ascending, offsets_of, order_dtype, ordered, sizes_of
 from aria_sampling.partition._progress import Progress, silent
 from aria_sampling.partition._texts import Texts
+from aria_sampling.partition.summary import PartitionSummary, summarised
 
 __all__ = ["Partition", "checked_items", "checked_names", "of_filled", "of_nearest"]
 
@@ -317,6 +319,64 @@ class Partition:
         with Progress(progress) as stages:
             stages.stage("assigning", len(rows))
             return nearest(rows, self.centers, device=device, progress=stages)
+
+    def named(self, texts: Any, *, embeddings: Any = None, rename: bool = False, progress: bool = False) -> Partition:
+        """Return the same partition with names, `terms` and `captions` that are found in the items' texts.
+
+        Terms are the words by which a region's captions differ from those of other regions (class-based TF-IDF). A word
+        counts once a caption; letters, numbers, and words that are everywhere are left out, in any language. Captions
+        are the three different ones that are nearest to the region's centre. Without embeddings or centres they are
+        those with most of the region's terms. The names are the first three terms, or as many as make them different.
+        No more than 256 captions of a region are read, and fewer where there are more than 4,096 regions: about a
+        million in all, but 16 of each.
+
+        Args:
+            texts: The caption of every item: a list, array or Series, or an object with ``len()`` and
+                ``take(items) -> list of str``, items being ascending int64. Null is an empty caption.
+            embeddings: Real [n_items, d], those that the regions were made of; see `KMeansPartitioner.fit`.
+            rename: Replace names that are not the region's own number, too.
+            progress: Show how far it is.
+
+        Raises:
+            ValueError: `texts` of another length, or not text; `embeddings` that do not fit the centres, or a partition
+                without any.
+        """
+        captions = Captions(texts, self.n_items)
+        rows = None
+        if embeddings is not None:
+            if self.centers is None:
+                raise ArgumentError(
+                    "embeddings: expected a partition with centers, got one made from labels alone; without embeddings "
+                    "captions are chosen by their terms",
+                    remedy="pool = pool.named(texts)",
+                )
+            rows = Rows("embeddings", embeddings, width=self.centers.shape[1])
+            if len(rows) != self.n_items:
+                raise ArgumentError(f"embeddings: expected {self.n_items} rows, one an item, got {len(rows)}")
+        with Progress(progress) as stages:
+            terms, typical = found_texts(
+                self.items_of, self.n_regions, captions, rows=rows, centers=self.centers, progress=stages
+            )
+        names = tuple(found_names(self.names, terms, rename=rename))
+        return replace(self, names=names, terms=Texts.of(terms), captions=Texts.of(typical))
+
+    def describe(self, *, counts: Any = None, most: int = 10) -> PartitionSummary:
+        """Return what a person wants to know before using the partition.
+
+        Args:
+            counts: Rows of data of each region, real [n_regions], such as ``coverage.counts``: says which regions are
+                covered.
+            most: So many of the largest, the smallest and the uncovered regions are listed.
+
+        Raises:
+            ValueError: `counts` of another length or negative; `most` out of range.
+        """
+        most = integer("most", most, low=0)
+        if counts is not None:
+            counts = float_vector("counts", counts, length=self.n_regions)
+            if not (counts >= 0).all():
+                raise ArgumentError(f"counts: expected numbers >= 0, got values from {counts.min()} to {counts.max()}")
+        return summarised(self, counts, most)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the partition to one file, atomically; `numpy.load` can read its arrays as well."""

@@ -9,6 +9,8 @@ _COVER = "coverage = aria.Coverage(partition, items=items)"
 _CAPTIONS = "caption_embeddings = np.array([[0.0], [0.9], [0.2]])\n"
 _ASSIGN = "partition.assign(embeddings)"
 _SAVED = "import tempfile; path = tempfile.mkdtemp() + '/images.coverage'\nitems = [0]\n"
+_NAMED = "pool, texts = aria.Partition.from_labels([0, 1]), ['a dog', 'a cat']\n"
+_TERMS = "assert pool.captions[0] == ('a dog',)"
 _SPARSE = "from scipy.sparse import csr_matrix\n"
 _THERE = "assert coverage.counts.sum() == "
 
@@ -37,6 +39,7 @@ CASES = [
         + "embeddings = Frame()",
         _ASSIGN,
     ),
+    Case("embeddings for captions of a partition of labels", _NAMED, "pool.named(texts, embeddings=np.eye(2))", _TERMS),
     Case("no coverage at all", _POOL, "aria.Coverage(partition)", "assert coverage.is_empty"),
     Case("captions outside the pool", _POOL + _CAPTIONS + "items = np.array([0, -1, 3])", _COVER, _THERE + "3"),
     Case("captions outside the pool, in a list", _POOL + _CAPTIONS + "items = [0, -1, 3]", _COVER, _THERE + "3"),
