@@ -42,7 +42,11 @@ from aria_sampling.partition import KMeansPartitioner as KMeansPartitioner
 from aria_sampling.partition import Partition as Partition
 from aria_sampling.partition import Partitioner as Partitioner
 from aria_sampling.partition import PartitionSummary as PartitionSummary
+from aria_sampling.partition import Quality as Quality
+from aria_sampling.partition import QualityCurve as QualityCurve
 from aria_sampling.partition import RegionSummary as RegionSummary
+from aria_sampling.partition import quality as quality
+from aria_sampling.partition import quality_curve as quality_curve
 from aria_sampling.policies import GroupDRO as GroupDRO
 from aria_sampling.policies import Policy as Policy
 from aria_sampling.policies import PoolPolicy as PoolPolicy
@@ -83,6 +87,8 @@ __all__ = [
     "Policy",
     "PoolPolicy",
     "Proportional",
+    "Quality",
+    "QualityCurve",
     "RandomConditioning",
     "RankError",
     "Reducible",
@@ -98,6 +104,8 @@ __all__ = [
     "UsageError",
     "WriteError",
     "__version__",
+    "quality",
+    "quality_curve",
 ]
 
 

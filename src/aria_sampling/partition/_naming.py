@@ -209,12 +209,11 @@ def _terms(sample: _Sample, regions: IntArray, n_regions: int) -> tuple[list[lis
 
 def _by_terms(sample: _Sample, regions: IntArray, weights: list[dict[int, float]]) -> FloatArray:
     """Return how much each caption has of its region's terms, float64 [m]: their weights over √(number of words)."""
-    scores, begin = np.zeros(len(regions)), 0
+    scores, begin, all_words = np.zeros(len(regions)), 0, sample.words
     for i, (end, region) in enumerate(zip(sample.word_ends.tolist(), regions.tolist(), strict=True)):
-        numbers: list[int] = sample.words[begin:end].tolist()
-        found = sum(weights[region].get(number, 0.0) for number in numbers)
-        scores[i] = found / max(end - begin, 1) ** 0.5
-        begin = end
+        own, numbers = weights[int(region)], all_words[begin : int(end)]
+        scores[i] = sum(own.get(int(number), 0.0) for number in numbers) / max(int(end) - begin, 1) ** 0.5
+        begin = int(end)
     return scores
 
 

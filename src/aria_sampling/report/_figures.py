@@ -17,14 +17,26 @@ from aria_sampling.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["baselines", "check", "figures", "movers", "names_in_full", "region_names"]
+__all__ = [
+    "ACCENT",
+    "COLORS",
+    "GREY",
+    "INK",
+    "baselines",
+    "check",
+    "figures",
+    "movers",
+    "names_in_full",
+    "new_figure",
+    "region_names",
+]
 
 _NEEDS = 'figures need matplotlib: pip install "aria-sampling[report]"'
 _LINES = 8  # regions with a line of their own
 _BARS = 24  # regions with a bar
 _HEAT_ROWS = 60
-_GREY, _INK, _ACCENT = "#8a8f98", "#22262e", "#c2410c"
-_COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#0e7490", "#a16207", "#4338ca", "#be123c")
+GREY, INK, ACCENT = "#8a8f98", "#22262e", "#c2410c"
+COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#0e7490", "#a16207", "#4338ca", "#be123c")
 
 
 def figures(history: History) -> dict[str, Figure]:
@@ -139,18 +151,20 @@ def _share_of_draws(history: History) -> AnyArray:
     return draws / max(int(draws.sum()), 1)
 
 
-def _figure(title: str, *, height: float = 4.2, columns: int = 1, rows: int = 1, width: float = 9.0) -> tuple[Any, Any]:
+def new_figure(
+    title: str, *, height: float = 4.2, columns: int = 1, rows: int = 1, width: float = 9.0
+) -> tuple[Any, Any]:
     """Return a figure with a title, and its axes, [rows, columns]."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(_NEEDS) from error
     figure: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=9, colors=_INK)
+        axis.tick_params(labelsize=9, colors=INK)
     return figure, axes
 
 
@@ -184,10 +198,10 @@ def _lines(axis: Any, history: History, values: AnyArray, chosen: IntArray, text
     rounds, names = history.rounds, region_names(history)
     if values.shape[1] > len(chosen):
         low, high = np.nanpercentile(values, [5, 95], axis=1)
-        axis.fill_between(rounds, low, high, color=_GREY, alpha=0.25, lw=0, label=text)
-    for color, region in zip(_COLORS, chosen, strict=False):
+        axis.fill_between(rounds, low, high, color=GREY, alpha=0.25, lw=0, label=text)
+    for color, region in zip(COLORS, chosen, strict=False):
         axis.plot(rounds, values[:, region], color=color, lw=1.5, marker="o" if len(rounds) == 1 else None)
-    _label_ends(axis, float(rounds[-1]), values[-1, chosen], [names[region] for region in chosen], _COLORS)
+    _label_ends(axis, float(rounds[-1]), values[-1, chosen], [names[region] for region in chosen], COLORS)
     axis.set_xlabel("round", fontsize=9)
 
 
@@ -211,13 +225,13 @@ def _nothing(value: float, _: object) -> str:
 
 
 def _shares(history: History) -> Figure:
-    figure, axes = _figure("Which regions get more than they are worth to the target, and when?")
+    figure, axes = new_figure("Which regions get more than they are worth to the target, and when?")
     axis, values = axes[0, 0], boost(history)
     chosen = movers(history, _LINES)
     axis.set_yscale("log", base=2)
     shown = np.concatenate([values[:, chosen].ravel(), np.percentile(values, [5, 95], axis=1).ravel()])
     axis.set_ylim(min(0.5, shown.min() / 1.3), max(2.0, shown.max() * 1.3))
-    axis.axhline(1, color=_INK, lw=0.8, ls="--", label="the target's share")
+    axis.axhline(1, color=INK, lw=0.8, ls="--", label="the target's share")
     _lines(axis, history, values, chosen, "90% of the regions")
     axis.yaxis.set_major_formatter(_times)
     axis.set_ylabel("share of a draw / target's share", fontsize=9)
@@ -233,7 +247,7 @@ def _heat(history: History) -> Figure:
     table = np.array([values[group].mean(axis=0) for group in groups])
     several = max(map(len, groups)) > 1
     about = f"a row is about {len(order) // len(groups)} regions, named by one of them" if several else "a row a region"
-    figure, axes = _figure(
+    figure, axes = new_figure(
         f"All regions, sorted by their share now ({about})", height=max(2.2, min(7.5, 1.4 + 0.16 * len(groups)))
     )
     axis = axes[0, 0]
@@ -255,7 +269,7 @@ def _heat(history: History) -> Figure:
 
 def _discrepancy(history: History) -> Figure:
     ratios = history.normalised  # their mean is 1 by construction: it says nothing of progress
-    figure, axes = _figure(
+    figure, axes = new_figure(
         "Which regions are harder than is usual at their noise levels?"
         if ratios
         else "How far has the discrepancy come down?"
@@ -271,13 +285,13 @@ def _discrepancy(history: History) -> Figure:
         values = np.where(values > 0, values, np.nan)
     mean, marker = history.metrics("discrepancy"), "o" if len(history) == 1 else None
     if ratios:
-        axis.axhline(1, color=_INK, lw=0.8, ls="--", label="usual")
+        axis.axhline(1, color=INK, lw=0.8, ls="--", label="usual")
     else:
-        axis.plot(history.rounds, mean, color=_INK, lw=2.5, label="mean under the target", marker=marker)
+        axis.plot(history.rounds, mean, color=INK, lw=2.5, label="mean under the target", marker=marker)
     _lines(axis, history, values, chosen, "90% of the regions")
     axis.set_ylim(axis.get_ylim())  # not by the errors, which are large at first
     error = 2 * np.where(np.isfinite(history.stderr), history.stderr, 0.0)
-    for color, k in zip(_COLORS, chosen, strict=False):
+    for color, k in zip(COLORS, chosen, strict=False):
         low = np.maximum(values[:, k] - error[:, k], positive.min() / 10 if len(positive) else 0.0)
         axis.fill_between(history.rounds, low, values[:, k] + error[:, k], color=color, alpha=0.1, lw=0)
     what = "loss / usual loss at its noise level" if ratios else "estimated mean loss"
@@ -291,10 +305,10 @@ def _draws(history: History) -> Figure:
     chosen = movers(history, _BARS)
     share, names = 100 * _share_of_draws(history), region_names(history)
     note = f"{len(chosen)} of {len(share)} regions" if len(chosen) < len(share) else "all regions"
-    figure, axes = _figure(f"What was drawn, against pool and uniform ({note})", height=1.6 + 0.24 * len(chosen))
+    figure, axes = new_figure(f"What was drawn, against pool and uniform ({note})", height=1.6 + 0.24 * len(chosen))
     axis, rows = axes[0, 0], np.arange(len(chosen))
-    axis.barh(rows, share[chosen], color=_ACCENT, alpha=0.75, height=0.65, label="drawn")
-    axis.plot(100 * pool[chosen], rows, "D", color=_INK, ms=5, ls="", label="by the pool's own shares")
+    axis.barh(rows, share[chosen], color=ACCENT, alpha=0.75, height=0.65, label="drawn")
+    axis.plot(100 * pool[chosen], rows, "D", color=INK, ms=5, ls="", label="by the pool's own shares")
     axis.plot(100 * uniform[chosen], rows, "|", color="#1d4ed8", ms=12, mew=2.5, ls="", label="uniformly")
     axis.set_yticks(rows, [_plain(names[int(region)]) for region in chosen], fontsize=8)
     axis.invert_yaxis()
@@ -310,11 +324,11 @@ def _health(history: History) -> Figure:
         "uncertain": "share of draws to regions\nthat cannot be told from the mean",
         "dropped_losses": "losses dropped, not finite",
     }
-    figure, axes = _figure("Is anything wrong?", columns=4, height=2.6)
+    figure, axes = new_figure("Is anything wrong?", columns=4, height=2.6)
     for axis, (name, text) in zip(axes[0], panels.items(), strict=True):
         values = history.metrics(name)
-        axis.plot(history.rounds, values, color=_INK, lw=1.5, marker="o" if len(values) == 1 else None)
-        axis.set_title(text, fontsize=8.5, color=_INK)
+        axis.plot(history.rounds, values, color=INK, lw=1.5, marker="o" if len(values) == 1 else None)
+        axis.set_title(text, fontsize=8.5, color=INK)
         axis.set_xlabel("round", fontsize=8)
         top = 1.0 if name == "uncertain" else max(float(np.nanmax(values)) * 1.1, 1.0)
         axis.set_ylim(0, top)

@@ -40,6 +40,16 @@ CASES = [
         _ASSIGN,
     ),
     Case("embeddings for captions of a partition of labels", _NAMED, "pool.named(texts, embeddings=np.eye(2))", _TERMS),
+    Case(
+        "refits of as many regions as items",
+        "x, refits = np.eye(4), 1; pool = aria.KMeansPartitioner(n_regions=3).fit(x)",
+        "aria.quality(pool, x, refits=refits)",
+    ),
+    Case(
+        "a partitioner in the place of a function",
+        "x, partitioner = np.arange(64.0)[:, None], aria.KMeansPartitioner(n_regions=2)",
+        "aria.quality_curve(x, n_regions=[2], partitioner=partitioner)",
+    ),
     Case("no coverage at all", _POOL, "aria.Coverage(partition)", "assert coverage.is_empty"),
     Case("captions outside the pool", _POOL + _CAPTIONS + "items = np.array([0, -1, 3])", _COVER, _THERE + "3"),
     Case("captions outside the pool, in a list", _POOL + _CAPTIONS + "items = [0, -1, 3]", _COVER, _THERE + "3"),
