@@ -7,7 +7,7 @@ broken. Call them in your tests. The built-in parts pass them, too.
 >>> from aria_sampling import testing
 >>> testing.check_estimator(aria.Ema(rate=0.1))
 >>> testing.check_policy(aria.Proportional(exponent=0.5))
->>> testing.check_partitioner(aria.KMeansPartitioner(n_regions=4))  # doctest: +SKIP
+>>> testing.check_partitioner(aria.KMeansPartitioner(n_regions=4))
 """
 
 from __future__ import annotations
@@ -224,24 +224,81 @@ def _check_scores(scores: Any, n: int) -> None:
 
 
 def check_partitioner(partitioner: Partitioner) -> None:
-    """Check a partitioner: ``fit(embeddings)`` returns a `Partition`, the same one every time.
+    """Check a partitioner: the same `Partition` every time, of embeddings of every kind, and errors for bad ones.
 
     Raises:
-        AssertionError: Items without a region, two fits that differ, changed inputs, or an `assign` that
-            does not put the pool's own embeddings where they are.
+        AssertionError: Items without a region, two fits that differ, changed inputs, embeddings or names that are taken
+            for others or not refused, or an `assign` that does not put the pool's own embeddings where they are.
     """
     _require(isinstance(partitioner, Partitioner), f"{partitioner!r} is a Partitioner")  # pyright: ignore[reportUnnecessaryIsInstance]
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(400, 5)) + 8 * rng.normal(size=(8, 5))[rng.integers(8, size=400)]
+    embeddings = embeddings.astype(np.float16).astype(np.float64)  # the same numbers in every precision
     given = embeddings.copy()
-    partition = partitioner.fit(embeddings)
-    _require(isinstance(partition, Partition), "fit() returns a Partition")  # pyright: ignore[reportUnnecessaryIsInstance]
+    partition = _fitted(partitioner, embeddings)
     _require((given == embeddings).all(), "fit() does not change the embeddings")
     _require(partition.n_items == len(embeddings), "every item has a region")
-    _require(partition == partitioner.fit(embeddings), "two fits on the same embeddings are equal")
+    _require(partition == _fitted(partitioner, embeddings), "two fits on the same embeddings are equal")
+    for dtype in (np.float32, np.float16):
+        other = embeddings.astype(dtype)
+        other.flags.writeable = False
+        same = _fitted(partitioner, other) == partition
+        _require(same, f"the same embeddings in {dtype.__name__} that cannot be written to make the same partition")
+    for container, what in ((embeddings.tolist(), "a list"), (_Store(embeddings), "an object with slices")):
+        _require(_fitted(partitioner, container) == partition, f"the same embeddings in {what} make the same partition")
     if partition.centers is not None:
         same = partition.assign(embeddings) == partition.labels
         _require(same.all(), "assign() puts the pool's own embeddings in their regions")
+    _check_names(partitioner, embeddings, partition)
+    bad = embeddings.copy()
+    bad[7, 2] = np.nan
+    none: list[list[float]] = []
+    for wrong, what in ((bad, "a NaN"), (bad[:, 0], "one number an item, in one dimension"), (none, "no items")):
+        _require(_refuses(partitioner, wrong), f"fit() refuses embeddings with a ValueError: here {what}")
+
+
+def _fitted(partitioner: Partitioner, embeddings: Any, names: Any = None) -> Partition:
+    """Return what `fit` returns, which is a partition."""
+    found: Any = partitioner.fit(embeddings) if names is None else partitioner.fit(embeddings, names=names)
+    _require(isinstance(found, Partition), "fit() returns a Partition")
+    return cast("Partition", found)
+
+
+def _check_names(partitioner: Partitioner, embeddings: FloatArray, partition: Partition) -> None:
+    """Check that names are taken, or refused by their name; and that others than one a region are refused."""
+    names = [f"region {region}" for region in range(partition.n_regions)]
+    try:
+        named = _fitted(partitioner, embeddings, names)
+    except ValueError as error:
+        _require("names" in str(error), "names that are refused are named in the error")
+    else:
+        _require(named == partition and named.names == tuple(names), "names= gives the regions their names, no more")
+    _require(_refuses(partitioner, embeddings, names[:-1]), "fit() refuses fewer names than regions with a ValueError")
+
+
+def _refuses(partitioner: Partitioner, embeddings: Any, names: Any = None) -> bool:
+    """Return whether `fit` raises a ValueError."""
+    try:
+        _fitted(partitioner, embeddings, names)
+    except ValueError:
+        return True
+    return False
+
+
+class _Store:
+    """Embeddings of which slices and sorted rows can be read, and nothing else."""
+
+    def __init__(self, values: FloatArray) -> None:
+        self._values = values
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: Any) -> FloatArray:
+        sliced = isinstance(rows, slice | np.ndarray)
+        _require(sliced, "fit() reads slices and arrays of row numbers of an object that holds rows")
+        return self._values[rows]
 
 
 # -- what they share ---------------------------------------------------------------------------------------

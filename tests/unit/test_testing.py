@@ -34,17 +34,26 @@ def test_policies_conform(policy):
     testing.check_policy(policy)
 
 
-@pytest.mark.parametrize("settings", [{"n_regions": 1}, {"n_regions": 8}, {"n_regions": 40, "seed": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_regions": 1},
+        {"n_regions": 8},
+        {"n_regions": 40, "seed": 3},
+        {"n_regions": 8, "spherical": True},
+        {"n_regions": 3, "max_size": 70},
+        {"n_regions": 90, "points_per_region": 3, "max_iter": 2},
+    ],
+)
 def test_k_means_conforms(settings):
-    pytest.importorskip("sklearn")
     testing.check_partitioner(aria.KMeansPartitioner(**settings))
 
 
 class BySign(aria.Partitioner):
     """A partitioner without centres: one region for each pattern of signs."""
 
-    def fit(self, embeddings):
-        return aria.Partition.from_labels(self.labels(embeddings))
+    def fit(self, embeddings, *, names=None):
+        return aria.Partition.from_labels(self.labels(self.checked(embeddings)), names=names)
 
     def labels(self, embeddings):
         return (embeddings[:, 0] > 0) + 2 * (embeddings[:, 1] > 0)
@@ -549,26 +558,92 @@ class RandomFit(BySign):
 
 
 class DropsItems(BySign):
-    def fit(self, embeddings):
+    def fit(self, embeddings, *, names=None):
         return aria.Partition.from_labels(self.labels(embeddings)[:-1])
 
 
 class ScalesItsInput(BySign):
-    def fit(self, embeddings):
+    def fit(self, embeddings, *, names=None):
         embeddings /= np.abs(embeddings).max()
         return super().fit(embeddings)
 
 
 class ReturnsLabels(BySign):
-    def fit(self, embeddings):
+    def fit(self, embeddings, *, names=None):
         return self.labels(embeddings)
 
 
 class WrongCenters(BySign):
-    def fit(self, embeddings):
+    def fit(self, embeddings, *, names=None):
+        embeddings = self.checked(embeddings)
         labels = self.labels(embeddings)
-        centers = np.stack([embeddings[labels == k].mean(axis=0) for k in range(4)])
+        centers = np.stack([embeddings[labels == k].mean(axis=0, dtype=float) for k in range(4)])
         return aria.Partition.from_labels(labels, centers=centers[::-1])
+
+
+class RoundsWhatIsPrecise(BySign):
+    def labels(self, embeddings):
+        return super().labels(embeddings if embeddings.dtype == np.float64 else embeddings - 1)
+
+
+class WritesToWhatItChecked(BySign):
+    def labels(self, embeddings):
+        if not embeddings.flags.writeable:
+            embeddings = -embeddings
+        return super().labels(embeddings)
+
+
+class WantsAnArray(BySign):
+    def fit(self, embeddings, *, names=None):
+        embeddings = embeddings if isinstance(embeddings, np.ndarray) else -self.checked(embeddings)
+        return super().fit(embeddings, names=names)
+
+
+class ReadsRowByRow(BySign):
+    def fit(self, embeddings, *, names=None):
+        return super().fit([embeddings[i] for i in range(len(embeddings))], names=names)
+
+
+class ForgetsNames(BySign):
+    def fit(self, embeddings, *, names=None):
+        return super().fit(embeddings)
+
+
+class RefusesSomething(BySign):
+    def fit(self, embeddings, *, names=None):
+        if names is not None:
+            raise ValueError("no")
+        return super().fit(embeddings)
+
+
+class CutsNames(BySign):
+    def fit(self, embeddings, *, names=None):
+        pool = super().fit(embeddings)
+        return pool if names is None else super().fit(embeddings, names=[*names, "x"][: pool.n_regions])
+
+
+class TakesNaN(BySign):
+    def fit(self, embeddings, *, names=None):
+        return super().fit(np.nan_to_num(self.read(embeddings)), names=names)
+
+    @staticmethod
+    def read(embeddings):
+        return embeddings[:] if not isinstance(embeddings, list) else np.array(embeddings)
+
+
+class TakesOneDimension(TakesNaN):
+    def fit(self, embeddings, *, names=None):
+        embeddings = self.read(embeddings)
+        if embeddings.ndim == 1 and len(embeddings):
+            embeddings = np.stack([embeddings, embeddings[::-1]], axis=1)
+        return BySign.fit(self, embeddings, names=names)
+
+
+class TakesNothing(BySign):
+    def fit(self, embeddings, *, names=None):
+        if len(embeddings) == 0:
+            return aria.Partition.from_labels([0])
+        return super().fit(embeddings, names=names)
 
 
 @pytest.mark.parametrize(
@@ -579,6 +654,16 @@ class WrongCenters(BySign):
         (ScalesItsInput, "does not change the embeddings"),
         (ReturnsLabels, "returns a Partition"),
         (WrongCenters, r"assign\(\)"),
+        (RoundsWhatIsPrecise, "in float32 that cannot be written to"),
+        (WritesToWhatItChecked, "in float32 that cannot be written to"),
+        (WantsAnArray, "in a list make the same partition"),
+        (ReadsRowByRow, r"fit\(\) reads slices"),
+        (ForgetsNames, "names= gives the regions their names"),
+        (RefusesSomething, "named in the error"),
+        (CutsNames, "fewer names than regions"),
+        (TakesNaN, "here a NaN"),
+        (TakesOneDimension, "in one dimension"),
+        (TakesNothing, "here no items"),
     ],
 )
 def test_broken_partitioners_are_caught(broken, promise):

@@ -27,7 +27,7 @@ def components(losses, regions, weights):
     st.lists(st.integers(1, 5), min_size=3, max_size=3),
 )
 def test_both_components_are_unbiased(values, n, weights):
-    """Exactly: the mean over all outcomes of n_k draws from each region's values is the truth, for any n and weights."""
+    """Exactly: the mean over all outcomes of n_k draws from each region's values is the truth, whatever n, w."""
     k = len(values)
     n, w = n[:k], np.array(weights[:k]) / sum(weights[:k])
     outcomes = [list(itertools.product(some, repeat=m)) for some, m in zip(values, n, strict=True)]
