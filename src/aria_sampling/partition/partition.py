@@ -34,7 +34,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import as_array, as_path, float_vector, int_vector, integer, shown
+from aria_sampling._check import as_array, as_path, float_vector, instance, int_vector, integer, shown
 from aria_sampling.errors import ArgumentError, AriaWarning, PartitionFileError, outside
 from aria_sampling.partition._assign import Rows, as_embeddings, checked_device, nearest
 from aria_sampling.partition._file import Format, read, write
@@ -197,6 +197,71 @@ class Partition:
         device = checked_device(device, float(len(rows)) * chosen.size)
         with Progress(progress) as shown_progress:
             return of_nearest(rows, chosen, names=names, device=device, progress=shown_progress)
+
+    def product(self, other: Partition) -> Partition:
+        """Return the partition of the same items by both: prompt by source, say. Also ``self * other``.
+
+        >>> topics = Partition.from_labels(["cat", "dog", "cat"])
+        >>> (topics * Partition.from_labels(["web", "book", "web"])).names
+        ('cat × web', 'dog × book')
+
+        Two items are in one region if both partitions have them in one. Pairs of regions that share no item make no
+        region, since nothing could be drawn from it. Regions are ordered by that of `self`, then by that of `other`,
+        and names are joined by " × ". Items that either has removed (`without`) are removed. Centres stand side by
+        side where both have them, so `assign` takes the embeddings side by side; else there are none. `terms` and
+        `captions` are not carried over.
+
+        Raises:
+            ValueError: `other` is no partition, or has another number of items.
+        """
+        instance("other", other, Partition)
+        if other.n_items != self.n_items:
+            raise ArgumentError(
+                f"other: expected a partition of the same {self.n_items} items, got one of {other.n_items}; for a pool "
+                "of all pairs of their items, such as prompts and noise levels, call pairs",
+                remedy="pool = self.pairs(other)",
+            )
+        cells, labels = _cells(self, other)
+        found = _of_cells(self, other, cells, labels)
+        gone = np.union1d(self.removed, other.removed)
+        return found.without(gone) if len(gone) else found
+
+    def __mul__(self, other: object) -> Partition:
+        """Return `product`."""
+        return self.product(other) if isinstance(other, Partition) else NotImplemented
+
+    def pairs(self, other: Partition) -> Partition:
+        """Return the partition of all pairs of an item of `self` and an item of `other`: prompt and noise level, say.
+
+        >>> prompts, levels = Partition.from_labels([0, 1, 1]), Partition.from_sizes([1, 1], names=["clean", "noisy"])
+        >>> pool = prompts.pairs(levels)
+        >>> pool.n_items, pool.names[-1], divmod(5, levels.n_items)
+        (6, '1 × noisy', (2, 1))
+
+        Item ``i * other.n_items + j`` is the pair of i and j, so ``divmod(item, other.n_items)`` gives them back. The
+        pool takes 6 bytes a pair: let `other` have an item a bin of noise levels, not an item a timestep. Names,
+        centres and removed items are as for `product`.
+
+        Raises:
+            ValueError: `other` is no partition; there are 2**40 pairs or more.
+        """
+        instance("other", other, Partition)
+        n, m = self.n_items, other.n_items
+        if n * m >= _MOST_PAIRS:
+            raise ArgumentError(f"other: expected fewer than {_MOST_PAIRS} pairs of items, got {n} × {m} = {n * m}")
+        n_cells = self.n_regions * other.n_regions
+        labels = np.empty((n, m), np.uint16 if n_cells <= 1 << 16 else np.uint32)
+        step = max(1, _AT_A_TIME // m)
+        for begin in range(0, n, step):
+            rows = self.labels[begin : begin + step].astype(np.int64)
+            labels[begin : begin + step] = rows[:, None] * other.n_regions + other.labels
+        found = _of_cells(self, other, np.arange(n_cells), labels.ravel())
+        gone = np.zeros((n, m), bool) if len(self.removed) + len(other.removed) else None
+        if gone is None:
+            return found
+        gone[self.removed] = True
+        gone[:, other.removed] = True
+        return found.without(gone.ravel())
 
     def without(self, items: Any) -> Partition:
         """Return a partition like this one whose items `items` are never drawn: broken files, withdrawn prompts.
@@ -480,7 +545,38 @@ def of_filled(
     return Partition.from_labels(labels, names=names, centers=centers)
 
 
+def _cells(one: Partition, other: Partition) -> tuple[IntArray, AnyArray]:
+    """Return the pairs of regions that share an item, ``one * other.n_regions + other``, and the place of each item."""
+    n_cells, n_items = one.n_regions * other.n_regions, one.n_items
+
+    def codes(begin: int, end: int) -> IntArray:
+        return one.labels[begin:end].astype(np.int64) * other.n_regions + other.labels[begin:end]
+
+    if n_cells > max(_AT_A_TIME, n_items):
+        cells, labels = np.unique(codes(0, n_items), return_inverse=True)
+        return cells, labels
+    filled = np.zeros(n_cells, bool)
+    for begin in range(0, n_items, _AT_A_TIME):
+        filled[codes(begin, begin + _AT_A_TIME)] = True
+    place = np.cumsum(filled) - 1
+    labels = np.empty(n_items, np.uint32)
+    for begin in range(0, n_items, _AT_A_TIME):
+        labels[begin : begin + _AT_A_TIME] = place[codes(begin, begin + _AT_A_TIME)]
+    return np.flatnonzero(filled), labels
+
+
+def _of_cells(one: Partition, other: Partition, cells: IntArray, labels: AnyArray) -> Partition:
+    """Return the partition whose regions are these pairs of regions."""
+    left, right = np.divmod(cells, other.n_regions)
+    names = [f"{one.names[i]} × {other.names[j]}" for i, j in zip(left.tolist(), right.tolist(), strict=True)]
+    centers = None
+    if one.centers is not None and other.centers is not None:
+        centers = np.concatenate([one.centers[left], other.centers[right]], axis=1)
+    return Partition.from_labels(labels, names=names, centers=centers)
+
+
 _AT_A_TIME = 1 << 22  # labels that are int64 at one time
+_MOST_PAIRS = 1 << 40
 _NO_ITEM = "items are numbered from 0, in the order of the labels that the partition was made from"
 
 

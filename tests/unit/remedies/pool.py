@@ -50,6 +50,12 @@ CASES = [
         "x, partitioner = np.arange(64.0)[:, None], aria.KMeansPartitioner(n_regions=2)",
         "aria.quality_curve(x, n_regions=[2], partitioner=partitioner)",
     ),
+    Case(
+        "a product of partitions of other items",
+        "self, other = aria.Partition.from_labels([0, 1, 1]), aria.Partition.from_labels([0, 1])",
+        "self.product(other)",
+        "assert pool.n_items == 6",
+    ),
     Case("no coverage at all", _POOL, "aria.Coverage(partition)", "assert coverage.is_empty"),
     Case("captions outside the pool", _POOL + _CAPTIONS + "items = np.array([0, -1, 3])", _COVER, _THERE + "3"),
     Case("captions outside the pool, in a list", _POOL + _CAPTIONS + "items = [0, -1, 3]", _COVER, _THERE + "3"),
