@@ -47,6 +47,8 @@ class Rows:
         source: Any = values
         if not (_is_store(values) or isinstance(source, np.memmap)):
             source = as_array(name, values, "a non-empty array [n, d]")
+            if np.ma.is_masked(values):  # what is masked is no number
+                source = np.where(np.ma.getmaskarray(values), np.nan, source)
         self.source: Any = source
         self.shape: tuple[int, ...] = tuple(map(int, self.source.shape))
         if len(self.shape) != 2 or 0 in self.shape:

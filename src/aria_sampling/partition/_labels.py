@@ -84,6 +84,8 @@ def _numbers(labels: Any) -> tuple[AnyArray, tuple[str, ...] | None, int]:
         labels = labels.cat
     if hasattr(labels, "codes") and hasattr(labels, "categories"):  # pandas' Categorical
         codes, values = _used(np.asarray(labels.codes), np.asarray(labels.categories))
+    elif hasattr(labels, "dictionary_encode"):  # an array of Arrow, in one piece or several
+        codes, values = _coded_arrow(labels)
     else:
         array = _read(labels)
         if array.dtype.kind in "iu":
@@ -104,8 +106,23 @@ def _numbers(labels: Any) -> tuple[AnyArray, tuple[str, ...] | None, int]:
     return rank[codes], tuple(_text(values[i]) for i in order), n_null
 
 
+def _coded_arrow(labels: Any) -> tuple[IntArray, Sequence[Any]]:
+    """Return the place of each label among the different ones, -1 for null; and these. NumPy loses nulls of pieces."""
+    if not hasattr(labels, "indices"):
+        labels = labels.dictionary_encode()
+    if hasattr(labels, "unify_dictionaries"):
+        labels = labels.unify_dictionaries().combine_chunks()
+    codes = np.asarray(labels.indices.fill_null(-1))
+    return _used(codes, np.array([*labels.dictionary.to_pylist(), None], object)[:-1])
+
+
 def _read(labels: Any) -> AnyArray:
     """Return labels as an array [n]; ValueError for another number of dimensions."""
+    if isinstance(labels, np.ma.MaskedArray):  # what is masked is null
+        mask, labels = np.ma.getmaskarray(cast("Any", labels)), np.ma.getdata(cast("Any", labels))
+        if mask.any():
+            labels = labels.astype(object)
+            labels[mask] = None
     if isinstance(labels, list | tuple):
         # NumPy would make every text as wide as the longest, of NaN among texts a text, of tuples a second dimension.
         labels = cast("Sequence[Any]", labels)
@@ -118,6 +135,9 @@ def _read(labels: Any) -> AnyArray:
         remedy = None
         if array.size and array.ndim > 1 and array.size == max(array.shape):  # a column
             remedy = "labels = labels.ravel()" if is_tensor(labels) else "labels = np.ravel(labels)"
+        elif array.ndim == 2 and array.dtype.kind in "biu" and (array.astype(bool).sum(axis=1) == 1).all():
+            came += ", a mask a region"
+            remedy = f"labels = np.argmax(labels{'.cpu()' * is_tensor(labels)}, axis=1)"
         elif array.ndim == 2 and array.dtype.kind == "f":
             came += "; embeddings are cut into regions by KMeansPartitioner(n_regions=K).fit(embeddings)"
         raise ArgumentError(f"labels: expected {wanted}, got {came}", remedy=remedy)

@@ -88,10 +88,10 @@ class Partition:
         """Make a partition from the region of every item.
 
         Args:
-            labels: One label an item [n_items], as a list, array, torch tensor on any device, pandas or polars
-                Series, or pandas Categorical. Integers, and floats that are all whole, are region numbers: every region
-                of ``0..max(labels)`` holds at least one item. Other hashable labels, such as text, name the regions,
-                which are numbered in the order of the sorted names.
+            labels: One label an item [n_items], as a list, array, masked array, torch tensor on any device, pandas or
+                polars Series, pandas Categorical, or Arrow array. Integers, and floats that are all whole, are region
+                numbers: every region of ``0..max(labels)`` holds at least one item. Other hashable labels, such as
+                text, name the regions, which are numbered in the order of the sorted names.
             names: One name a region; default the labels if these are names, else the region's number.
             centers: Real [n_regions, d]: what `assign` compares new embeddings with; optional.
             noise: What to do with items without a region: -1 among integers (noise of HDBSCAN) and nulls (None, NaN,

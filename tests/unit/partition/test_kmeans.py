@@ -151,6 +151,7 @@ def test_bad_settings(name, value):
     [
         ([[0.0], [np.nan], [1.0], [np.inf]], r"NaN or infinity in 2 rows, the first is row 1"),
         ([[1e39], [0.0]], "finite numbers"),
+        (np.ma.array(np.zeros((3, 2)), mask=np.eye(3, 2)), "NaN or infinity in 2 rows, the first is row 0"),
         (np.zeros(4), r"got shape \(4,\)"),
         (np.zeros((2, 2, 2)), r"got shape \(2, 2, 2\)"),
         (np.zeros((0, 3)), "non-empty"),

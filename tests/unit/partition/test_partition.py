@@ -239,6 +239,46 @@ def remedied(call, **names):
     return names
 
 
+@pytest.mark.parametrize("kind", ["int", "text", "float", "date"])
+def test_what_is_masked_is_null(kind):
+    """NumPy's own conversion would take what stands under the mask for a label."""
+    values = {"int": [1, 0, 7, 1], "text": ["b", "a", "x", "b"], "float": [1.5, 0.5, 9, 1.5], "date": [9, 3, 4, 9]}[
+        kind
+    ]
+    data = np.array(values, "M8[D]" if kind == "date" else None)
+    labels = np.ma.array(data, mask=[False, False, True, False])
+    with pytest.raises(ValueError, match="1 nulls"):
+        aria.Partition.from_labels(labels)
+    pool = aria.Partition.from_labels(labels, noise="region")
+    assert pool.labels.tolist() == [1, 0, 2, 1]
+    assert pool.names[-1] == "noise"
+    assert aria.Partition.from_labels(np.ma.array(data[[0, 1, 3]])).labels.tolist() == [1, 0, 1]
+
+
+def test_a_mask_is_two_regions():
+    for mask in (np.array([True, False, True]), [True, False, True]):
+        pool = aria.Partition.from_labels(mask)
+        assert (pool.labels.tolist(), pool.names) == ([1, 0, 1], ("False", "True"))
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("values", [["b", "a", None, "b"], [1, 0, None, 1], [1.0, 0.0, None, 1.0]], ids=str)
+def test_labels_in_arrow(pieces, coded, values):
+    """In one piece or several, as a dictionary of their own each or not."""
+    pa = pytest.importorskip("pyarrow")
+    parts = [pa.array(values[:2], pa.array(values).type), pa.array(values[2:], pa.array(values).type)]
+    if coded:
+        parts = [part.dictionary_encode() for part in parts]
+    labels = pa.chunked_array(parts)
+    labels = labels.unify_dictionaries().combine_chunks() if pieces == 1 else labels
+    with pytest.raises(ValueError, match="1 nulls"):
+        aria.Partition.from_labels(labels)
+    pool = aria.Partition.from_labels(labels, noise="region")
+    assert pool.labels.tolist() == [1, 0, 2, 1]
+    assert pool.names == (("a", "b", "noise") if values[0] == "b" else ("0", "1", "noise"))
+
+
 @pytest.mark.parametrize("kind", ["csr_matrix", "coo_array", "torch", "column", "list", "tensor column", "frame"])
 def test_labels_in_a_column(kind):
     dense = np.array([[0], [1], [1]])

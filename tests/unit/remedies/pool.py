@@ -24,6 +24,8 @@ CASES = [
     Case("labels with gaps and nulls", "labels = [3, None, 3]", _FROM),
     Case("labels below -1", "labels = np.array([-5, 0, 3])", _FROM),
     Case("labels in a column", "labels = np.array([[0], [1]])", _FROM),
+    Case("labels as a mask a region", "labels = np.eye(3, dtype=bool)[[0, 2, 1, 1]]", _FROM),
+    Case("labels as a mask a region, in a tensor", "labels = torch.eye(3).long()[[0, 2, 1, 1]]", _FROM),
     Case("labels that cannot be hashed", "labels = [{'a': 1}, {'a': 2}]", _FROM),
     Case("labels that are sparse", _SPARSE + "labels = csr_matrix([[0], [1]])", _FROM),
     Case("labels in a sparse tensor", "labels = torch.tensor([0, 1, 1]).to_sparse()", _FROM),
