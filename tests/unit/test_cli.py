@@ -1,5 +1,6 @@
 """The command line: what it makes is what the API makes, and what it cannot use is named."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import aria_sampling as aria
 from aria_sampling.cli import main
+from aria_sampling.partition import _lloyd
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def test_an_interrupted_command_says_so_in_one_line(saved, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aria_sampling.cli.regions._describe", interrupt)
+    monkeypatch.setattr("aria_sampling.cli.partitions._say", interrupt)
     with pytest.raises(SystemExit) as end:
         main(["inspect", str(saved)])
     assert end.value.code == 130
@@ -345,3 +347,234 @@ def test_a_reader_that_leaves_ends_it_quietly(saved):
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+# ------------------------------------------------------------------------------------------ pools of any size
+
+
+def said_in_json(capsys, *argv):
+    main([str(word) for word in (*argv, "--json")])
+    said = capsys.readouterr()
+    assert said.err == ""
+    (line,) = said.out.splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture
+def captioned(tmp_path):
+    """Embeddings of six topics in three files of a folder, and a caption each in a text file."""
+    rng = np.random.default_rng(0)
+    topics = ["dog", "cat", "horse", "bird", "car", "boat"]
+    labels = np.arange(300) % 6
+    embeddings = (np.eye(6)[labels] + 0.05 * rng.normal(size=(300, 6))).astype(np.float16)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number, part in zip((1, 2, 10), np.split(embeddings, (50, 220)), strict=True):
+        np.save(folder / f"part-{number}.npy", part)
+    texts = [f"A photo of a {topics[k]}, {rng.integers(10**6)}" for k in labels]
+    (tmp_path / "captions.txt").write_bytes(("\ufeff" + "\r\n".join(texts)).encode())
+    (folder / "index.json").write_text("{}")
+    return folder, embeddings, texts, labels
+
+
+def test_a_folder_of_shards_is_one_array(captioned, tmp_path, capsys):
+    folder, embeddings, texts, _labels = captioned
+    found = said_in_json(
+        capsys, "partition", tmp_path / "pool", "--embeddings", folder, "--regions", 6, "--spherical", "--texts",
+        tmp_path / "captions.txt",
+    )  # fmt: skip
+    pool = aria.Partition.load(tmp_path / "pool")
+    wanted = aria.KMeansPartitioner(n_regions=6, spherical=True).fit(embeddings).named(texts, embeddings=embeddings)
+    assert pool == wanted
+    assert (pool.names, pool.captions, pool.terms) == (wanted.names, wanted.captions, wanted.terms)
+    assert set(pool.names) == {"dog", "cat", "horse", "bird", "car", "boat"}
+    assert found == {"pool": str(tmp_path / "pool"), **json.loads(json.dumps(wanted.describe().to_dict()))}
+    more = said_in_json(
+        capsys, "partition", tmp_path / "pool", "--embeddings", folder, "--regions", 2, "--max-size", 60
+    )
+    assert more["sizes"][-1] <= 60
+
+
+def test_shards_are_rows_in_the_order_of_their_numbers(captioned):
+    folder, embeddings, *_ = captioned
+    shards = _shards(folder)
+    assert shards.shape == (300, 6)
+    assert shards.dtype == np.float16
+    assert [path.name for path in shards.paths] == ["part-1.npy", "part-2.npy", "part-10.npy"]
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        begin, end = sorted(rng.integers(0, 310, 2).tolist())
+        assert np.array_equal(shards[begin:end], embeddings[begin:end])
+        items = np.flatnonzero(rng.random(300) < rng.random())
+        assert np.array_equal(shards[items], embeddings[items])
+    np.save(folder / "part-11.npy", np.ones((2, 6)))
+    assert _shards(folder).dtype == np.float64
+    assert _shards(folder)[298:].tolist() == [*embeddings[298:].astype(float).tolist(), [1.0] * 6, [1.0] * 6]
+
+
+def _shards(folder):
+    from aria_sampling.partition._shards import Shards
+
+    return Shards(folder)
+
+
+def test_inspect_shows_sizes_names_captions_and_what_is_covered(captioned, tmp_path, capsys):
+    _folder, _embeddings, texts, labels = captioned
+    pool = aria.Partition.from_labels(labels).named(texts).without([0, 6])
+    pool.save(tmp_path / "pool")
+    covered = array(tmp_path, "covered", np.flatnonzero(labels < 2))
+    main(["inspect", str(tmp_path / "pool"), "--covered", covered, "--html", str(tmp_path / "pool.html")])
+    said = capsys.readouterr().out
+    assert "covered: 2 regions have data, and 32.9% of the items are in these" in said
+    assert "largest without data: horse (50), bird (50)" in said
+    assert said.count("      A photo of a ") == 12
+    assert "  horse (50 items, 16.8%)" in said
+    page = (tmp_path / "pool.html").read_text(encoding="utf-8")
+    assert "horse" in page
+    assert pool.captions[5][0] in page
+    found = said_in_json(capsys, "inspect", tmp_path / "pool", "--covered", covered, "--most", 1)
+    assert (found["n_covered"], [r["name"] for r in found["uncovered"]]) == (2, ["horse"])
+    assert found["uncovered"][0]["captions"] == list(pool.captions[2])
+
+
+def test_captions_outside_of_the_pool_cover_regions(captioned, tmp_path, capsys):
+    _folder, embeddings, *_ = captioned
+    aria.KMeansPartitioner(n_regions=6).fit(embeddings).save(tmp_path / "pool")
+    outside = array(tmp_path, "outside", np.eye(6)[[0, 0, 1]])
+    found = said_in_json(capsys, "inspect", tmp_path / "pool", "--covered-embeddings", outside)
+    assert found["n_covered"] == 2
+    assert sorted(r["rows"] for r in found["largest"]) == [0, 0, 0, 0, 1, 2]
+
+
+def test_assign_is_the_partition_s(captioned, tmp_path, capsys):
+    folder, embeddings, *_ = captioned
+    pool = aria.KMeansPartitioner(n_regions=6).fit(embeddings)
+    pool.save(tmp_path / "pool")
+    out = tmp_path / "regions.npy"
+    found = said_in_json(capsys, "assign", tmp_path / "pool", folder, "--out", out)
+    assert np.load(out).tolist() == pool.labels.tolist()
+    assert found["n"] == 300
+    assert {r["region"]: r["count"] for r in found["regions"]} == dict(enumerate(pool.sizes.tolist()))
+    main(["assign", str(tmp_path / "pool"), array(tmp_path, "one", embeddings[:1])])
+    assert capsys.readouterr().out.splitlines()[0] == "1 embeddings are in 1 of 6 regions"
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+COLUMN = ["cat", "dog", None, "cat"]
+
+
+def table(tmp_path, kind):
+    """Labels in a column of a table, with one that is missing, quotes and line ends inside of other fields."""
+    path = tmp_path / f"labels.{kind}"
+    texts = ['a "cat", red', "two\nlines", "é", "\u2028"]
+    if kind in ("csv", "tsv"):
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            rows = csv.writer(file, delimiter="," if kind == "csv" else "\t")
+            rows.writerows(
+                [("text", "kind"), *((text, label or "") for text, label in zip(texts, COLUMN, strict=True))]
+            )
+    elif kind == "jsonl":
+        rows = [json.dumps({"text": text, "kind": label}) for text, label in zip(texts, COLUMN, strict=True)]
+        path.write_text("\n".join([*rows[:2], "", *rows[2:]]) + "\n", encoding="utf-8")
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table({"text": texts, "kind": COLUMN}), path)
+    return path, texts
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_labels_and_captions_in_a_column(tmp_path, kind, capsys):
+    path, texts = table(tmp_path, kind)
+    argv = ["partition", tmp_path / "pool", "--labels", path, "--column", "kind"]
+    assert "got 1 nulls" in ends_with(capsys, *argv)
+    found = said_in_json(capsys, *argv, "--noise", "--texts", path, "--text-column", "text")
+    wanted = aria.Partition.from_labels(COLUMN, noise="region").named(texts)
+    pool = aria.Partition.load(tmp_path / "pool")
+    assert (pool, pool.names, pool.captions) == (wanted, wanted.names, wanted.captions)
+    assert found["n_regions"] == 3
+    said = ends_with(capsys, *argv[:-1], "odd")
+    assert "expected a column 'odd', got the columns ['text', 'kind']" in said
+    said = ends_with(capsys, *argv, "--noise", "--texts", path, "--text-column", "odd")
+    assert "expected a column 'odd', got the columns ['text', 'kind']" in said
+
+
+def test_what_cannot_be_used_of_pools_is_named(captioned, saved, tmp_path, capsys):
+    _folder, embeddings, _texts, _labels = captioned
+    new, whole, text = tmp_path / "new", array(tmp_path, "e", embeddings), tmp_path / "captions.txt"
+    none, mixed, broken = tmp_path / "none", tmp_path / "mixed", tmp_path / "broken"
+    for each in (none, mixed, broken):
+        each.mkdir()
+    for name, values in (("1", np.ones((3, 2))), ("2", np.ones((3, 4)))):
+        np.save(mixed / f"{name}.npy", values)
+    (broken / "1.npy").write_bytes((mixed / "1.npy").read_bytes()[:-8])
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text("a,b\n1,2\n3\n", encoding="utf-8")
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(b"a,b\ncaf\xe9,2\n")
+    lines = tmp_path / "bad.jsonl"
+    lines.write_text('{"a": 1}\n{"a": \n', encoding="utf-8")
+    by_k = ("partition", new, "--embeddings", whole, "--regions", 3)
+    for argv, words in (
+        (("partition", new, "--embeddings", none, "--regions", 2), ("--embeddings", "none", "got none in it")),
+        (("partition", new, "--embeddings", mixed, "--regions", 2), ("2.npy", "expected 2 columns", "got 4")),
+        (("partition", new, "--embeddings", broken, "--regions", 2), ("1.npy", "an .npy file of numbers [n, d]")),
+        ((*by_k, "--column", "a"), ("--column", "expected with --labels")),
+        ((*by_k, "--noise"), ("--noise", "expected with --labels")),
+        ((*by_k, "--text-column", "a"), ("--text-column", "--texts")),
+        ((*by_k, "--max-size", 0), ("max_size=0",)),
+        ((*by_k, "--device", "tpu9"), ("device='tpu9'",)),
+        ((*by_k, "--texts", tmp_path / "absent.txt"), ("--texts", "there is no such file")),
+        ((*by_k, "--texts", whole), ("--texts", "one caption a line", "it is an .npy file")),
+        ((*by_k, "--texts", ragged), ("--texts", "--text-column", "a table of text")),
+        ((*by_k, "--texts", ragged, "--text-column", "a"), ("ragged.csv", "2 fields in line 3, got 1")),
+        (("partition", new, "--labels", ragged, "--column", "a"), ("ragged.csv", "2 fields in line 3, got 1")),
+        (("partition", new, "--labels", latin, "--column", "a"), ("latin.csv", "UTF-8")),
+        (("partition", new, "--labels", lines, "--column", "a"), ("bad.jsonl", "JSON in line 2")),
+        (("partition", new, "--labels", lines, "--column", "b"), ("bad.jsonl (line 1)", "'b'", "['a']")),
+        (("partition", new, "--labels", text, "--column", "a"), ("captions.txt", ".parquet with a column", "text")),
+        (("partition", new, "--labels", tmp_path / "no.csv", "--column", "a"), ("no.csv", "there is no such file")),
+        (("partition", new, "--labels", whole, "--max-size", 3), ("--max-size", "expected with --embeddings")),
+        (("partition", new, "--labels", whole, "--spherical"), ("--spherical", "expected with --embeddings")),
+        (
+            ("partition", new, "--labels", array(tmp_path, "l", [0, 1]), "--texts", text),
+            ("--texts", "2 captions", "300"),
+        ),
+        (("partition", text, *by_k[2:], "--texts", text), ("POOL", "the one to read")),
+        (("inspect", saved, "--html", saved), ("--html", "the one to read")),
+        (("inspect", saved, "--html", tmp_path / "no" / "page"), ("--html", "No such file")),
+        (("inspect", saved, "--most", -1), ("most=-1",)),
+        (("inspect", saved, "--covered-embeddings", whole), ("embeddings", "centers")),
+        (("inspect", saved, "--covered", array(tmp_path, "c", [99])), ("--covered", "99")),
+        (("assign", saved, whole), ("assign needs centers",)),
+        (("assign", tmp_path / "absent", whole), ("POOL", "no such file")),
+        (("assign", whole, whole), ("POOL", "an array")),
+    ):
+        said = ends_with(capsys, *argv)
+        assert all(word in said for word in (f"{argv[0]}: ", *words)), said
+    assert not new.exists()
+    aria.KMeansPartitioner(n_regions=3).fit(embeddings).save(new)
+    for argv, words in (
+        (("assign", new, mixed / "1.npy"), ("embeddings: expected 6 columns, got 2",)),
+        (("assign", new, whole, "--out", whole), ("--out", "the one to read")),
+        (("assign", new, whole, "--out", tmp_path / "no" / "out.npy"), ("--out", "No such file")),
+        (("assign", new, text), ("EMBEDDINGS", "text has to be embedded first")),
+    ):
+        said = ends_with(capsys, *argv)
+        assert all(word in said for word in (f"{argv[0]}: ", *words)), said
+
+
+def test_ctrl_c_while_centres_are_fitted_writes_what_is_there(captioned, tmp_path, capsys, monkeypatch):
+    folder, embeddings, *_ = captioned
+    real, calls = _lloyd._means, []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(_lloyd, "_means", interrupted)
+    main(["partition", str(tmp_path / "pool"), "--embeddings", str(folder), "--regions", "20"])
+    said = capsys.readouterr()
+    assert said.err.startswith("aria-sampling: warning: k-means was interrupted after 3 of 11 steps")
+    assert aria.Partition.load(tmp_path / "pool") == aria.KMeansPartitioner(n_regions=20, max_iter=2).fit(embeddings)

@@ -1,7 +1,8 @@
 """``aria-sampling``: pools, regions, settings and reports from files, without code.
 
 ``aria-sampling COMMAND --help`` has the arguments. Everything here is a few calls of the public API, which has more.
-A module holds one group of commands: `pools` what comes before a partition, `regions` what comes after.
+A module holds one group of commands: `pools` what comes before a partition, `partitions` partitions themselves, and
+`regions` what is done with them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from aria_sampling.cli import pools, regions
+from aria_sampling.cli import partitions, pools, regions
 from aria_sampling.errors import AriaError
 
 __all__ = ["main"]
@@ -57,5 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="aria-sampling", description="Pools of prompts, their regions, and allocation over them.")
     commands = parser.add_subparsers(dest="command", required=True)
     pools.add(commands)
+    partitions.add(commands)
     regions.add(commands)
     return parser

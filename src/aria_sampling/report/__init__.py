@@ -18,6 +18,7 @@ Needs matplotlib (``pip install "aria-sampling[report]"``), which is loaded when
 
 from aria_sampling.report._figures import figures as figures
 from aria_sampling.report._page import html as html
+from aria_sampling.report._pool import pool_html as pool_html
 from aria_sampling.report._quality import regions_figure as regions_figure
 
-__all__ = ["figures", "html", "regions_figure"]
+__all__ = ["figures", "html", "pool_html", "regions_figure"]

@@ -16,7 +16,7 @@ from aria_sampling.advice import Advice
 from aria_sampling.history import History
 from aria_sampling.report._figures import baselines, check, figures, movers, names_in_full
 
-__all__ = ["html"]
+__all__ = ["STYLE", "html"]
 
 _CAVEAT = (
     "Positive: the discrepancy would have been that much higher than it is, so the allocation helped. This is an "
@@ -51,7 +51,7 @@ _CAPTIONS = {
     "draws": "Bars: what was drawn. Diamonds: what the pool's own shares would have drawn. Strokes: an even share.",
     "health": "Effective regions: exp of the entropy of the shares. Few of many: look at those regions first.",
 }
-_STYLE = """
+STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#22262e;max-width:960px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:0} h2{font-size:1.15rem;margin-top:2.2rem}
 .meta,figcaption,.fine{color:#5b616b;font-size:.9rem}
@@ -85,7 +85,7 @@ def html(history: History, path: str | os.PathLike[str], *, regions_learn_alone:
     )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Allocation report</title><style>{_STYLE}</style></head><body><h1>Allocation report</h1>"
+        f"<title>Allocation report</title><style>{STYLE}</style></head><body><h1>Allocation report</h1>"
         f'<p class="meta">{escape(_headline(history))}</p>{_note(history)}{_answer(advice, regions_learn_alone)}'
         f"{pictures}<h2>Regions</h2>{_table(history)}</body></html>\n"
     )
