@@ -35,6 +35,7 @@ __all__ = [
     "real",
     "shown",
     "shown_path",
+    "switch",
 ]
 
 
@@ -120,6 +121,15 @@ def real(
     if not math.isfinite(number) or below or above:
         raise ArgumentError(f"{name}={number!r}: expected {expected}")
     return number
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return `value`; ValueError unless it is True or False."""
+    if value is True or value is False:
+        return value
+    if type(value) is np.bool_:
+        return bool(value)
+    raise ArgumentError(f"{name}={shown(value)}: expected True or False, got {kind_of(value)}")
 
 
 def as_path(name: str, value: Any) -> Path:

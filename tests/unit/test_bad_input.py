@@ -485,6 +485,7 @@ def public_calls():
     }
     names = (
         "draw observe close_round load_state_dict adopt certificate from_labels from_sizes items_at items_of load fit "
+        "from_centers named describe product pairs "
     )
     for kind in (name for name in aria.__all__ if isinstance(getattr(aria, name), type)):
         if not issubclass(getattr(aria, kind), BaseException):

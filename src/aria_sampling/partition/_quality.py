@@ -6,6 +6,7 @@ regions, whether another sample of the pool would give the same regions, and how
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, FloatArray, IntArray
-from aria_sampling._check import float_vector, instance, int_vector, integer, kind_of, shown
-from aria_sampling.errors import ArgumentError
+from aria_sampling._check import float_vector, instance, int_vector, integer, kind_of, shown, switch
+from aria_sampling.errors import ArgumentError, AriaWarning
 from aria_sampling.partition._assign import Rows
 from aria_sampling.partition._progress import Progress
 from aria_sampling.partition.kmeans import KMeansPartitioner
@@ -26,6 +27,7 @@ __all__ = ["Quality", "QualityCurve", "quality", "quality_curve"]
 _GROUPS, _FEWEST_GROUPS, _MOST_SUMS = 20, 4, 1 << 22  # of the jackknife; regions times groups
 _TESTED = 20_000  # items on which embeddings are explained and refits compared
 _POINTS = 128  # a region: what a refit sees at most
+_MOST_REFITS = 100
 _LARGEST_LOSS = 1e150
 _LADDER = (16, 64, 256, 1024, 4096)
 _ITEMS_PER_REGION = 32  # at least, on the ladder
@@ -130,7 +132,7 @@ def quality(
         items: The items that `losses` are of, integers [m].
         partitioner: What is fitted again for `stability`. Default: k-means with as many regions, where the partition
             has centres. Its partitions must have centres.
-        refits: Pairs of fits for `stability`, each on at most 128 items a region; 0 for none.
+        refits: Pairs of fits for `stability`, each on at most 128 items a region, 0 to 100.
         seed: Of what is sampled.
 
     Notes:
@@ -145,7 +147,7 @@ def quality(
             partitioner whose partitions have no centres.
     """
     instance("partition", partition, Partition)
-    refits = integer("refits", refits, low=0)
+    refits = integer("refits", refits, low=0, high=_MOST_REFITS)
     rng = np.random.default_rng(integer("seed", seed, low=0))
     if partitioner is not None:
         instance("partitioner", partitioner, Partitioner)
@@ -215,7 +217,7 @@ def quality_curve(
             remedy="partitioner = lambda n: aria.KMeansPartitioner(n_regions=n)",
         )
     found: list[Quality] = []
-    with Progress(progress) as stages:
+    with Progress(switch("progress", progress)) as stages:
         stages.stage("partitions", len(numbers))
         for number in numbers:
             each = KMeansPartitioner(n_regions=number, seed=seed) if partitioner is None else partitioner(number)
@@ -351,7 +353,9 @@ def _stability(
     found: list[float] = []
     for _ in range(refits):
         items = rng.permutation(len(rows))
-        pools = [partitioner.fit(rows.take(np.sort(items[i * half : (i + 1) * half]))) for i in (0, 1)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AriaWarning)  # of regions without an item, in a half
+            pools = [partitioner.fit(rows.take(np.sort(items[i * half : (i + 1) * half]))) for i in (0, 1)]
         if any(pool.centers is None for pool in pools):
             raise ArgumentError(
                 f"partitioner: expected one whose partitions have centers, got {shown(partitioner)}; or refits=0"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aria_sampling._arrays import AnyArray
-from aria_sampling._check import integer, shown
+from aria_sampling._check import integer, shown, switch
 from aria_sampling.errors import ArgumentError, AriaWarning, outside
 from aria_sampling.partition._assign import Rows, checked_device
 from aria_sampling.partition._lloyd import TREE, Frame, cut, lloyd, n_steps, sampled, seeds, split
@@ -90,8 +90,7 @@ class KMeansPartitioner(Partitioner):
         if self.max_size is not None:
             integer("max_size", self.max_size, low=1)
         for name in ("spherical", "progress"):
-            if not isinstance(getattr(self, name), bool | np.bool_):
-                raise ArgumentError(f"{name}={shown(getattr(self, name))}: expected True or False")
+            switch(name, getattr(self, name))
 
     def fit(self, embeddings: Any, *, names: Sequence[str] | None = None) -> Partition:
         """Cluster `embeddings`, real [n_items, d], and return the `Partition` with its centres.

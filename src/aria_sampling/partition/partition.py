@@ -34,7 +34,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from aria_sampling._arrays import AnyArray, IntArray
-from aria_sampling._check import as_array, as_path, float_vector, instance, int_vector, integer, shown
+from aria_sampling._check import as_array, as_path, float_vector, instance, int_vector, integer, shown, switch
 from aria_sampling.errors import ArgumentError, AriaWarning, PartitionFileError, outside
 from aria_sampling.partition._assign import Rows, as_embeddings, checked_device, nearest
 from aria_sampling.partition._file import Format, read, write
@@ -195,8 +195,8 @@ class Partition:
         if names is not None:
             names = checked_names(names, len(chosen))
         device = checked_device(device, float(len(rows)) * chosen.size)
-        with Progress(progress) as shown_progress:
-            return of_nearest(rows, chosen, names=names, device=device, progress=shown_progress)
+        with Progress(switch("progress", progress)) as stages:
+            return of_nearest(rows, chosen, names=names, device=device, progress=stages)
 
     def product(self, other: Partition) -> Partition:
         """Return the partition of the same items by both: prompt by source, say. Also ``self * other``.
@@ -381,7 +381,7 @@ class Partition:
             )
         rows = Rows("embeddings", embeddings, width=self.centers.shape[1])
         device = checked_device(device, float(len(rows)) * self.centers.size)
-        with Progress(progress) as stages:
+        with Progress(switch("progress", progress)) as stages:
             stages.stage("assigning", len(rows))
             return nearest(rows, self.centers, device=device, progress=stages)
 
@@ -406,7 +406,7 @@ class Partition:
             ValueError: `texts` of another length, or not text; `embeddings` that do not fit the centres, or a partition
                 without any.
         """
-        captions = Captions(texts, self.n_items)
+        rename, captions = switch("rename", rename), Captions(texts, self.n_items)
         rows = None
         if embeddings is not None:
             if self.centers is None:
@@ -418,7 +418,7 @@ class Partition:
             rows = Rows("embeddings", embeddings, width=self.centers.shape[1])
             if len(rows) != self.n_items:
                 raise ArgumentError(f"embeddings: expected {self.n_items} rows, one an item, got {len(rows)}")
-        with Progress(progress) as stages:
+        with Progress(switch("progress", progress)) as stages:
             terms, typical = found_texts(
                 self.items_of, self.n_regions, captions, rows=rows, centers=self.centers, progress=stages
             )
