@@ -1,4 +1,4 @@
-"""``aria-sampling partition | inspect | assign``: from vectors or labels to regions, and the files that commands read."""
+"""``aria-sampling partition | inspect | assign``: from vectors or labels to regions; files that commands read."""
 
 from __future__ import annotations
 
