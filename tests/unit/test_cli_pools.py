@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,4 +240,29 @@ def test_the_commands_of_the_howto_run_as_they_stand(tmp_path, capsys, monkeypat
     for program, *argv in lines:
         assert program == "aria-sampling"
         said(capsys, *argv)  # the glob as it is: no shell has sorted it
-    assert aria.Partition.load("regions.aria").n_items == len(prompts.open("pool")) > 3000
+    regions = aria.Partition.load("regions.aria")
+    assert regions.n_items == len(prompts.open("pool")) > 3000
+    assert not any(name.isdecimal() for name in regions.names)  # they have names
+    page = Path("regions.html").read_text("utf-8")
+    assert regions.names[0].split(", ")[0] in page
+
+
+def test_what_is_covered_comes_from_a_column_of_the_store(pool, tmp_path, capsys):
+    items = len(pool)
+    flags = np.arange(items) % 3 == 0
+    table = pytest.importorskip("pyarrow").table({"caption": [f"{k}" for k in range(items)], "mine": flags})
+    store, regions, covered = tmp_path / "flagged", tmp_path / "regions.aria", tmp_path / "covered.npy"
+    prompts.write(store, prompts.read(table, column="caption", keep=["mine"]))
+    aria.Partition.from_labels(np.arange(items) // 2).save(regions)
+    np.save(covered, np.flatnonzero(flags))
+    wanted = said(capsys, "inspect", regions, "--covered", covered)
+    assert "covered: " in wanted
+    assert said(capsys, "inspect", regions, "--covered", store, "--covered-column", "mine") == wanted
+    for argv, words in (
+        (("--covered", store), "has_image"),
+        (("--covered", store, "--covered-column", "row"), "column of bools"),
+        (("--covered", covered, "--covered-column", "mine"), "expected with a store"),
+        (("--covered-column", "mine"), "expected with --covered"),
+        (("--covered", tmp_path), "no prompts.json"),
+    ):
+        assert words in ends_with(capsys, "inspect", regions, *argv)

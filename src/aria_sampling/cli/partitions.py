@@ -63,7 +63,11 @@ def add(commands: Any) -> None:
 
     look = commands.add_parser("inspect", help="say what a saved partition holds")
     look.add_argument("pool", help="file that `partition` or Partition.save wrote")
-    look.add_argument("--covered", help=".npy file, integers [m]: pool items with data of their own")
+    look.add_argument(
+        "--covered",
+        help="pool items with data of their own: .npy file, integers [m], or a store of prompts with such a column",
+    )
+    look.add_argument("--covered-column", metavar="NAME", help="of a store: the column of bools (default has_image)")
     look.add_argument(
         "--covered-embeddings", help=".npy file or folder: embeddings of captions with data, not in the pool"
     )
@@ -145,8 +149,10 @@ def _inspect(args: argparse.Namespace) -> None:
     coverage: dict[str, Any] = {}
     if args.covered is not None:
         hint = "items of the pool alone; captions that are not in it go to --covered-embeddings"
-        covered = array_of("--covered", args.covered)
+        covered = _covered(args.covered, args.covered_column)
         coverage["items"] = int_vector("--covered", covered, high=pool.n_items, hint=hint)
+    elif args.covered_column is not None:
+        raise ArgumentError("--covered-column: expected with --covered, a store of prompts")
     if args.covered_embeddings is not None:
         coverage["embeddings"] = _embeddings("--covered-embeddings", args.covered_embeddings)[:]
     counts = Coverage(pool, **coverage, power=0).counts if coverage else None
@@ -267,6 +273,21 @@ def array_of(option: str, path: str) -> AnyArray:
     if not hasattr(found, "dtype"):
         raise _not_an_array(option, path, came or "it is an archive")
     return found
+
+
+def _covered(path: str, column: str | None) -> AnyArray:
+    """Return the items with data of their own: those in an .npy file, or those of a store whose column says so."""
+    if not Path(path).is_dir():
+        if column is not None:
+            raise ArgumentError(f"--covered-column {column}: expected with a store of prompts, got {shown_path(path)}")
+        return array_of("--covered", path)
+    name = "has_image" if column is None else column
+    store = prompts.open(path)
+    try:
+        flags = store.column(name, null=False)
+    except ArgumentError as error:
+        raise ArgumentError(f"--covered-column: expected a column of bools; {error}") from None
+    return np.flatnonzero(flags)
 
 
 def _embeddings(option: str, path: str) -> Any:
@@ -442,7 +463,8 @@ def _texts(path: str, column: str | None) -> Any:
             return prompts.open(path)
         return list(prompts.read(path, column=column, empty="refuse", null="refuse", lists="refuse"))
     except (AriaError, OSError) as error:
-        raise ArgumentError(f"--texts {error}", remedy=getattr(error, "remedy", None)) from None
+        remedy: str | None = getattr(error, "remedy", None)
+        raise ArgumentError(f"--texts {str(error).removeprefix('sources: ')}", remedy=remedy) from None
 
 
 def _refuse_other_length(texts: Any, n_items: int) -> None:
