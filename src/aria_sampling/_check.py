@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,8 @@ __all__ = [
     "kind_of",
     "nulls",
     "real",
+    "refuse_several",
+    "several_losses",
     "shown",
     "shown_path",
     "switch",
@@ -215,6 +218,8 @@ def nulls(array: AnyArray) -> BoolArray:
 def _vector(name: str, values: Any, length: int | None, what: str) -> AnyArray:
     """Return `values` as a one-dimensional array of the wanted length, of whatever dtype came."""
     array = as_array(name, values, f"a one-dimensional array of {what}")
+    if name == "losses" and length is not None and array.shape != (length,):
+        refuse_several(values, length, array)
     if array.ndim != 1:
         hint = LOSS_HINTS[array.ndim > 1] if name == "losses" and array.dtype.kind in "iuf" else ""
         raise ArgumentError(
@@ -234,10 +239,6 @@ def _flat(name: str, values: Any, array: AnyArray) -> str | None:
         return None
     if array.ndim > 1 and array.size == max(array.shape):  # a column or a row
         return f"{name} = {name}.ravel()" if is_tensor(values) else f"{name} = np.ravel({name})"
-    if name == "losses" and array.ndim > 1 and array.dtype.kind in "iuf":
-        if is_tensor(values):
-            return "losses = losses.flatten(1).mean(1)"
-        return "losses = np.reshape(losses, (len(losses), -1)).mean(axis=1)"
     return None
 
 
@@ -255,6 +256,63 @@ LOSS_HINTS = (  # of no dimension, of too many
     "but the first dimension, report that, and average afterwards",
     "; average over all but the first dimension, which is that of the rows",
 )
+
+
+def several_losses(losses: Any, n: int, array: AnyArray | None = None, name: str = "losses") -> tuple[str, str] | None:
+    """Return what to say of several losses a row, and the expression that makes one of them; None for all else.
+
+    Args:
+        losses: As they came: an array, a list, a tensor on any device.
+        n: Number of rows.
+        array: The same as an array, if there is one. Without, values of tensors are read only if there are several.
+        name: What the losses are called in the expression.
+    """
+    plain = array if array is not None or hasattr(losses, "shape") else as_array("losses", losses, "numbers")
+    with_shape: Any = losses if plain is None else plain
+    shape, size, dtype = tuple(with_shape.shape), math.prod(with_shape.shape), str(with_shape.dtype)
+    if not n or size < n or shape == (n,) or not _REAL.search(dtype):
+        return None
+    container = name if is_tensor(losses) or isinstance(losses, np.ndarray) else f"np.asarray({name})"
+    if size == n:
+        return ("one dimension will do", f"{container}.ravel()") if max(shape) == n else None
+    flat = len(shape) == 1 and shape[0] % n == 0
+    if not flat and (len(shape) == 1 or shape[0] != n):
+        return None
+    rows = f".reshape({n}, -1)" if flat or len(shape) > 2 else ""
+    axis = "dim=1" if is_tensor(losses) else "axis=1"
+    if not getattr(with_shape, "is_meta", False):  # else a shape without values
+        plain = as_array("losses", losses, "numbers") if plain is None else plain
+        if zeros := int(np.count_nonzero(plain == 0)):
+            return (
+                f"{zeros} of them are exactly 0, as those of padding are. Report the mean over what counts: with "
+                "`counted`, True where a loss counts (labels != -100), the sum of a row divided by its number. A mean "
+                "over all would make short rows look easy. If all do count, report that mean",
+                f"{container}{rows}.sum({axis}) / counted{rows}.sum({axis})",
+            )
+    apart = (
+        f". This takes those of a row as side by side; if they lie {n} apart, reshape to {size // n}, {n}, and "
+        "take the mean over the first"
+    )
+    return (
+        "for several losses a row report their mean. If some are of padding, they must not count: the sum over the "
+        f"others divided by their number{apart if flat else ''}",
+        f"{container}{rows}.mean({axis})",
+    )
+
+
+_REAL = re.compile(r"^(torch\.)?b?(u?int|float)\d")  # of NumPy or torch
+
+
+def refuse_several(losses: Any, n: int, array: AnyArray | None = None) -> None:
+    """Raise ValueError, which says how to make one of them, for several losses a row; see `several_losses`."""
+    found = several_losses(losses, n, array)
+    if found is not None:
+        with_shape: Any = losses if array is None else array
+        shape = tuple(with_shape.shape)
+        came = f"shape {shape}" if len(shape) > 1 else f"{len(with_shape)}, which is {len(with_shape) // n} a row"
+        raise ArgumentError(
+            f"losses: expected {n} numbers, one a row, got {came}; {found[0]}", remedy=f"losses = {found[1]}"
+        )
 
 
 def int_vector(

@@ -1191,12 +1191,51 @@ def test_several_losses_a_row_are_refused_by_a_message_that_names_the_average(ki
         each.draw(kind.of([1, 2, 998, 999]))
     with pytest.raises(ValueError, match="losses") as refused:
         switch.observe(kind.of(losses))
-    assert (".mean(dim=1)" if kind is Tensors else ".mean(axis=1)") in refused.value.remedy
+    mean = ".mean(dim=1)" if kind is Tensors else ".mean(axis=1)"
+    assert (".ravel()" if shape == (4, 1) else mean) in refused.value.remedy
     names = {"losses": kind.of(losses)}
     exec(refused.value.remedy, names)
     switch.observe(names["losses"])
     twin.observe(kind.of(losses.reshape(4, -1).mean(axis=1)))
     assert switch.allocator.estimate().mean == pytest.approx(twin.allocator.estimate().mean, rel=1e-12)
+
+
+@both
+@pytest.mark.parametrize("flat", [False, True])
+def test_losses_of_padded_tokens_are_told_apart_from_several_a_row(kind, flat):
+    """Captions of unequal lengths, equally hard a token: the mean over all would make short ones look easy."""
+    counted = np.arange(6) < np.array([1, 6, 2, 3])[:, None]
+    tokens = np.where(counted, 2.0, 0.0)
+    losses = kind.of(tokens.reshape(-1) if flat else tokens)
+    switch = make()
+    switch.draw(kind.of([1, 2, 998, 999]))
+    with pytest.raises(ValueError, match=r"12 of them are exactly 0, as those of padding are") as caught:
+        switch.observe(losses)
+    names = {"losses": losses, "counted": kind.of(counted)}
+    exec(caught.value.remedy, names)
+    assert names["losses"].tolist() == [2.0] * 4
+    switch.observe(names["losses"])
+    assert switch.allocator.round == 1
+
+
+def test_losses_are_copied_from_what_shares_its_memory_with_an_array():
+    """A Series of pandas does; the loop may write the losses of the next batch into it."""
+
+    class Series:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return self.values
+
+    switch, twin, losses = make(normalise=False), make(normalise=False), Series(np.ones(4))
+    for each in (switch, twin):
+        each.draw([1, 2, 998, 999])
+    switch.observe(losses, step=False)
+    losses.values[:] = 100.0
+    switch.step()
+    twin.observe(np.ones(4))
+    assert observed(switch) == observed(twin)
 
 
 def test_several_losses_a_row_in_a_list():

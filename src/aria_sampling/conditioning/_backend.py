@@ -27,7 +27,6 @@ __all__ = [
     "Ranks",
     "Report",
     "backend_of",
-    "check_losses",
     "host_report",
     "ranks_of",
 ]
@@ -158,39 +157,10 @@ class _Arrays(Backend):
 
     def report(self, losses: Any, credit: Any, *, length: int, alone: bool) -> Report:
         """Return copies; see `Backend`."""
-        array = as_array("losses", losses, "a one-dimensional array of numbers")
-        if array.dtype.kind in "iuf":
-            text = "losses" if isinstance(losses, np.ndarray) else "np.asarray(losses)"
-            check_losses(array.shape, length, f"{text}.reshape({{}}).mean(axis=1)")
-        return host_report(array, credit, length=length)
+        return host_report(losses, credit, length=length)
 
 
 ARRAYS = _Arrays()
-
-
-def check_losses(shape: tuple[int, ...], length: int, average: str) -> None:
-    """Raise ValueError for several losses a row.
-
-    Args:
-        shape: Of the losses.
-        length: Number of rows.
-        average: Code that averages over the second of two dimensions, with {} in place of a shape to reshape to.
-    """
-    if len(shape) > 1:
-        flat = f"{shape[0]}, -1"
-        call = average.replace(".reshape({})", "") if len(shape) == 2 else average.format(flat)
-        raise ArgumentError(
-            f"losses: expected a one-dimensional array of {length} numbers, one a row, got shape {shape}; average over "
-            "all but the first dimension; where padding counts as 0, divide the sum by how many counted",
-            remedy=f"losses = {call}",
-        )
-    if len(shape) == 1 and length and shape[0] > length and shape[0] % length == 0:
-        many = shape[0] // length
-        raise ArgumentError(
-            f"losses: expected {length} numbers, got {shape[0]}; average the {many} losses of each row, which lie side "
-            f"by side (or {length} apart: then reshape to {many}, {length}, and average over the first dimension)",
-            remedy=f"losses = {average.format(f'{length}, {many}')}",
-        )
 
 
 def host_report(losses: Any, credit: Any, *, length: int) -> HostReport:
@@ -204,7 +174,8 @@ def host_report(losses: Any, credit: Any, *, length: int) -> HostReport:
                 f"{array.dtype}"
             )
         credit = array.astype(np.bool_)
-    return HostReport(values.copy() if values is losses else values, credit)
+    owned = isinstance(losses, np.ndarray) and values is not losses  # a Series shares its memory
+    return HostReport(values if owned else values.copy(), credit)
 
 
 def backend_of(value: Any) -> Backend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from aria_sampling._check import shown
+from aria_sampling._check import several_losses, shown
 from aria_sampling.errors import ArgumentError
 
 __all__ = ["average", "index_of", "refuse"]
@@ -18,16 +18,12 @@ def refuse(reason: Any, message: str) -> None:
 
 
 def average(losses: Any, rows: int) -> str:
-    """Return which loss to report where there are several a row, or pixels; empty if there is one."""
-    if (
-        losses is None
-        or losses.ndim == 0
-        or not rows
-        or (losses.ndim == 1 and (len(losses) <= rows or len(losses) % rows))
-    ):
+    """Return which loss to report where there are several a row, or pixels, or tokens; empty if there is one."""
+    found = None if losses is None else several_losses(losses, rows, name="loss")
+    if found is None:
         return ""
-    flat = f"reshape({rows}, {len(losses) // rows})" if losses.ndim == 1 else "flatten(1)"
-    return f", where one a row is loss{'' if losses.ndim == 2 else '.' + flat}.mean(dim=1)"
+    counts = ", where `counted` is True for what counts (labels != -100)" if "counted" in found[1] else ""
+    return f", where one a row is {found[1]}{counts}"
 
 
 def index_of(batch: Any, key: str = "index") -> Any:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from aria_sampling import FeedbackLagError, StateError
+from aria_sampling._check import shown
 from aria_sampling.errors import ArgumentError
 from aria_sampling.integrations._checks import average
 from aria_sampling.torch import AriaSampler
@@ -91,8 +92,9 @@ class AriaCallback(Callback):
                     "DataLoader(WithIndex(dataset), ...), and let a collate_fn of your own keep them"
                 )
             losses = (outputs or {}).get(self._losses)
-            if getattr(losses, "shape", None) != rows.shape:
-                its = "nothing" if losses is None else f"shape {tuple(losses.shape)}"
+            shape = getattr(losses, "shape", None)
+            if shape != rows.shape:
+                its = "nothing" if losses is None else shown(losses) if shape is None else f"shape {tuple(shape)}"
                 raise ArgumentError(
                     f"training_step: round {self._reported} was not closed: expected one loss a row, shape "
                     f"{tuple(rows.shape)}, as {self._losses!r}, got {its}; use reduction='none' and return {{'loss': "

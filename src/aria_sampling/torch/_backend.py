@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
-from aria_sampling.conditioning._backend import Backend, Report, check_losses, host_report
+from aria_sampling._check import refuse_several
+from aria_sampling.conditioning._backend import Backend, Report, host_report
 from aria_sampling.errors import ArgumentError
 from aria_sampling.torch._collective import Ranks
 from aria_sampling.torch._feedback import Transfer, to_array
@@ -62,15 +63,11 @@ class _Tensors(Backend):
         _dense("losses", losses)
         if credit is not None:
             _dense("credit", credit)
-        average = "losses.reshape({}).mean(dim=1)"
         far = _is_far(losses)
+        refuse_several(losses, length)
         if far and losses.ndim:
-            if not losses.is_complex() and losses.dtype != torch.bool:
-                check_losses(tuple(losses.shape), length, average)
             return _DeviceReport(losses.detach(), credit, length=length, alone=alone)
         array = to_array(losses) if far else _host(losses)
-        if array.dtype.kind in "iuf":
-            check_losses(array.shape, length, average)
         return host_report(array, None if credit is None else to_array(credit), length=length)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aria_sampling._arrays import AnyArray, BoolArray, FloatArray, IntArray
-from aria_sampling._check import LOSS_HINTS, as_array, float_vector, int_vector, kind_of
+from aria_sampling._check import LOSS_HINTS, as_array, float_vector, int_vector, kind_of, refuse_several
 from aria_sampling.errors import ArgumentError
 
 __all__ = [
@@ -239,34 +239,9 @@ def _refuse_one(name: str, ids: Any, losses: Any) -> None:
 
 def loss_vector(losses: Any, n: int) -> FloatArray:
     """Return losses as float64 [n]; ValueError, which says what to do with several a row, for anything else."""
-    _refuse_several(losses, n)
-    return float_vector("losses", to_array(losses, "losses"), length=n)
-
-
-def _refuse_several(losses: Any, n: int) -> None:
-    """Raise ValueError, which says how to make one of them, for several losses a row, [n, ...] or [n * k]."""
-    shape: Any = tuple(getattr(losses, "shape", ()))
-    first = shape[0] if shape else 0
-    flat = len(shape) == 1 and n > 0 and first > n and first % n == 0
-    if (not flat and not (len(shape) > 1 and first == n)) or str(getattr(losses, "dtype", "")).endswith("bool"):
-        return
-    rows = f".reshape({n}, -1)" if flat or len(shape) > 2 else ""
-    axis = "dim" if isinstance(losses, Tensor) else "axis"
-    came = f"{first}, which is {first // n} a row" if flat else f"shape {shape}"
-    is_meta = isinstance(losses, Tensor) and losses.is_meta  # a shape without values
-    if zeros := 0 if is_meta else int((to_array(losses, "losses") == 0).sum()):
-        raise ArgumentError(
-            f"losses: expected {n} numbers, one a row, got {came}; {zeros} of them are exactly 0, as those of padding "
-            "are. Report the mean over what counts: with `counted`, True where a loss counts (labels != -100), the sum "
-            "of a row divided by its number. A mean over all would make short rows look easy. If all do count, "
-            "report that mean",
-            remedy=f"losses = losses{rows}.sum({axis}=1) / counted{rows}.sum({axis}=1)",
-        )
-    raise ArgumentError(
-        f"losses: expected {n} numbers, one a row, got {came}; for several losses a row report their mean. If some are "
-        "of padding, they must not count: the sum over the others divided by their number",
-        remedy=f"losses = losses{rows}.mean({axis}=1)",
-    )
+    values = to_array(losses, "losses")
+    refuse_several(losses, n)
+    return float_vector("losses", values, length=n)
 
 
 def _credit_vector(credit: Any, n: int) -> BoolArray | None:
@@ -350,7 +325,7 @@ def _vector(name: str, values: Any, what: str, length: int | None = None) -> Ten
             f"{name}: expected a one-dimensional tensor of {what}, got {type(values).__name__} ({error})"
         ) from None
     if length is not None:
-        _refuse_several(tensor, length)
+        refuse_several(tensor, length)
     if tensor.ndim != 1:
         hint = LOSS_HINTS[tensor.ndim > 1] if name == "losses" else ""
         shape = tuple(tensor.shape)

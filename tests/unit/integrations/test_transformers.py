@@ -1,11 +1,14 @@
 """`AriaTrainer` under the real Trainer: it resumes bit for bit, ranks agree, and what would mislead it is refused."""
 
 import json
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +24,8 @@ from accelerate.parallelism_config import ParallelismConfig
 from aria_sampling.integrations.transformers import STATE_FILE, AriaTrainer
 from tests.unit.integrations import transformers_run
 from tests.unit.integrations.transformers_run import BATCH, ITEMS, REGIONS, Denoiser, make, outcome, samples
+
+ROOT = Path(__file__).parents[3]
 
 
 def allocator(labels=None, **options):
@@ -299,6 +304,12 @@ class PerElement(Denoiser):
         return (model(inputs["x"])["x"] - inputs["x"]).square()
 
 
+class Padded(Denoiser):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        losses = (model(inputs["x"])["x"] - inputs["x"]).square()
+        return losses * (torch.arange(4) < 3)
+
+
 class PerToken(PerElement):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         return super().compute_loss(model, inputs).flatten()
@@ -309,12 +320,24 @@ class PerToken(PerElement):
     [
         (Averaged, r"got \(\); use reduction='none' and do not return loss.mean\(\)"),
         (PerElement, r"got \(8, 4\); use reduction='none' .* one a row is loss\.mean\(dim=1\)"),
-        (PerToken, r"got \(32,\); .* one a row is loss\.reshape\(8, 4\)\.mean\(dim=1\)"),
+        (PerToken, r"got \(32,\); .* one a row is loss\.reshape\(8, -1\)\.mean\(dim=1\)"),
+        (Padded, r".* one a row is loss\.sum\(dim=1\) / counted\.sum\(dim=1\), where `counted` is True"),
     ],
 )
 def test_a_loss_that_is_not_one_a_row(tmp_path, trainer, shape):
     with pytest.raises(ValueError, match=rf"compute_loss.*one loss a row, shape \(8,\), {shape}"):
         make(tmp_path, trainer=trainer).train()
+
+
+def test_the_loss_of_the_howto_is_the_mean_over_the_tokens_of_a_text():
+    """Texts of unequal lengths on which every token is equally hard."""
+    code = (ROOT / "docs/howto/transformers.md").read_text("utf-8")
+    (function,) = re.findall(r"^def per_text\(.*?\n\n", code, re.S | re.M)
+    names = {"cross_entropy": torch.nn.functional.cross_entropy}
+    exec(function, names)
+    labels = torch.where(torch.arange(9) < torch.tensor([2, 5, 9])[:, None], 3, -100)
+    losses = names["per_text"](SimpleNamespace(logits=torch.zeros(3, 9, 5)), labels)
+    assert losses.tolist() == pytest.approx([math.log(5)] * 3)
 
 
 def test_a_batch_without_its_index(tmp_path):

@@ -51,6 +51,12 @@ CASES = [
     Case("a sparse tensor", _DRAWN + "losses = torch.ones(4).to_sparse()", _OBSERVE),
     Case("two losses a row", _DRAWN + "losses = torch.ones(4, 2)", _OBSERVE),
     Case("losses of every pixel", _DRAWN + "losses = torch.ones(4, 3, 2, 2)", _OBSERVE),
+    Case("losses in a column", _DRAWN + "losses = torch.ones(4, 1)", _OBSERVE),
+    Case(
+        "losses of padded tokens, random conditioning",
+        _DRAWN + "counted = torch.arange(3) < torch.tensor([1, 3, 2, 1])[:, None]\nlosses = torch.ones(4, 3) * counted",
+        _OBSERVE,
+    ),
     Case("two losses a row in one vector", _DRAWN + "losses = torch.ones(8)", _OBSERVE),
     Case(
         "losses that were reported before",
