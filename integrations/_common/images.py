@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
+from aria_sampling.prompts import read
+
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a batch; the indices stay a list, on the host, where the allocator needs them, whatever the device is."""
@@ -21,9 +23,22 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     return {**default_collate(examples), "index": index}
 
 
-def lines_of(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty. Only a line feed ends one: captions have other separators."""
-    return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+def entries(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a JSON Lines file by the one reader of captions; none is left out.
+
+    Raises:
+        ValueError: An empty line, or one that is no object, named by its number.
+    """
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(read(path, format="text", empty="refuse"), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, line {number}: expected an object of JSON, got {line[:50]!r}")
+        found.append(entry)
+    return found
 
 
 class CaptionedFolder(Dataset[Any]):
@@ -35,7 +50,8 @@ class CaptionedFolder(Dataset[Any]):
         caption_column: Name of the entry with the caption.
 
     Raises:
-        ValueError: No such file, no lines, a line without file name or caption, or a caption that is no text.
+        ValueError: No such file, no lines, an empty line, one without file name or caption, or a caption that is no
+            text.
     """
 
     def __init__(self, folder: str, resolution: int, caption_column: str = "text") -> None:
@@ -43,13 +59,13 @@ class CaptionedFolder(Dataset[Any]):
         listed = self.folder / "metadata.jsonl"
         if not listed.is_file():
             raise ValueError(f"--train_data_dir {folder}: expected a metadata.jsonl in it")
-        self.lines = [json.loads(line) for line in lines_of(listed)]
+        self.lines = entries(listed)
         for number, line in enumerate(self.lines, 1):
             if missing := {"file_name", caption_column} - set(line):
-                raise ValueError(f"{listed}, entry {number}: no {sorted(missing)}, only {sorted(line)}")
+                raise ValueError(f"{listed}, line {number}: no {sorted(missing)}, only {sorted(line)}")
             if not isinstance(caption := line[caption_column], str):
                 raise ValueError(
-                    f"{listed}, entry {number}: expected {caption_column!r} to be one text, got {str(caption)[:50]!r}"
+                    f"{listed}, line {number}: expected {caption_column!r} to be one text, got {str(caption)[:50]!r}"
                 )
         if not self.lines:
             raise ValueError(f"{listed}: expected at least one line")
@@ -60,8 +76,8 @@ class CaptionedFolder(Dataset[Any]):
         without = [number for number, line in enumerate(self.lines, 1) if name not in line]
         if without:
             raise ValueError(
-                f"--region_column {name}: {len(without)} entries of metadata.jsonl have none, the first is "
-                f"entry {without[0]}"
+                f"--region_column {name}: {len(without)} lines of metadata.jsonl have none, the first is "
+                f"line {without[0]}"
             )
         return [str(line[name]) for line in self.lines]
 

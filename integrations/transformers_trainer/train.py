@@ -43,8 +43,8 @@ def tokenize(text):
 
 def read(path):
     """Return the texts of a file of JSON Lines and their sources."""
-    text = Path(path).read_text(encoding="utf-8-sig")
-    lines = [json.loads(line) for line in text.split("\n") if line.strip()]  # a text may have other line separators
+    with open(path, encoding="utf-8-sig", newline="\n") as file:  # a text may have other line separators
+        lines = [json.loads(line) for line in file]
     return [line["text"] for line in lines], [line["source"] for line in lines]
 
 

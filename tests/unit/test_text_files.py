@@ -57,6 +57,18 @@ def test_no_file_is_split_where_captions_go_on():
     assert not found, "iterate over the file, opened with newline='\\n', or split('\\n')"
 
 
+def test_no_script_has_a_reader_of_lines_of_its_own():
+    """Lines are read by `aria_sampling.prompts.read`, or by iterating over the file; then none is left out."""
+    found = [
+        where.partition(":")[0]
+        for where, call in calls()
+        if where.startswith(("src/", "integrations/"))
+        and isinstance(call.func, ast.Attribute)
+        and (call.func.attr == "readlines" or ast.unparse(call).endswith(".split('\\n')"))
+    ]
+    assert found == ["src/aria_sampling/prompts/_lines.py"]  # the reader itself
+
+
 def test_every_text_file_is_read_with_its_encoding():
     """Without it a file is read by the machine's locale."""
     found = []

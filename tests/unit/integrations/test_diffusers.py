@@ -122,19 +122,34 @@ def test_a_caption_is_one_line_of_the_file_whatever_is_in_it(folder):
     assert CaptionedFolder(str(folder), 32).captions == [line["text"] for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("", r"line 2: expected a caption, got an empty one"),  # skipped, it would move all images behind it
+        ("{", r"line 2: expected an object of JSON, got '\{'"),
+        ('"a cat"', r"line 2: expected an object of JSON, got '\"a cat\"'"),
+    ],
+)
+def test_a_line_that_is_no_image_is_named(folder, second, words):
+    first = json.dumps({"file_name": "0.png", "text": "a cat"})
+    (folder / "metadata.jsonl").write_text("\n".join([first, second, first]))
+    with pytest.raises(ValueError, match=words):
+        CaptionedFolder(str(folder), 32)
+
+
 @pytest.mark.parametrize("caption", [None, ["a", "b"], 3])
 def test_a_caption_that_is_no_text(folder, caption):
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": caption}))
-    with pytest.raises(ValueError, match=r"entry 1: expected 'text' to be one text, got"):
+    with pytest.raises(ValueError, match=r"line 1: expected 'text' to be one text, got"):
         CaptionedFolder(str(folder), 32)
 
 
 def test_a_folder_that_is_none_of_captioned_images(folder):
     with pytest.raises(ValueError, match=r"expected a metadata.jsonl in it"):
         CaptionedFolder(str(folder / "nowhere"), 32)
-    with pytest.raises(ValueError, match=r"--region_column source: 6 entries of metadata.jsonl have none"):
+    with pytest.raises(ValueError, match=r"--region_column source: 6 lines of metadata.jsonl have none"):
         CaptionedFolder(str(folder), 32).column("source")
-    with pytest.raises(ValueError, match=r"entry 1: no \['caption'\], only \['file_name', 'group', 'text'\]"):
+    with pytest.raises(ValueError, match=r"line 1: no \['caption'\], only \['file_name', 'group', 'text'\]"):
         CaptionedFolder(str(folder), 32, caption_column="caption")
 
 
