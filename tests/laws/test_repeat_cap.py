@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aria_sampling as aria
-from aria_sampling.pacing import first_pace, paced
+from aria_sampling.pacing import capped, first_pace, paced
 
 seeds = st.integers(0, 2**32)
 
@@ -154,3 +154,23 @@ def test_a_cap_is_kept_over_resume_and_rewind():
     opened = [d.items.tolist() for d in parts.open_rounds]
     parts.rewind()
     assert [parts.draw(16).items.tolist() for _ in opened] == opened
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60), st.sampled_from([1.0, 1.5, 4.0, 30.0]))
+def test_no_region_gets_more_rows_than_its_cap_has_room_for(seed, n_regions, n, repeat):
+    """Whatever a region is owed, and however its share has moved: its load stays below 2 where all have the room."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 200, n_regions)
+    cap = repeat * sizes / sizes.sum()
+    p = capped(rng.dirichlet(np.full(n_regions, 0.3)), cap)
+    pace = np.stack([rng.uniform(-3, 30, n_regions), rng.uniform(0, 2 - 1e-6, n_regions)])
+    rows, (owed, load) = paced(p, cap, pace, n)
+    assert rows.sum() == n
+    assert (rows >= 0).all()
+    assert not rows[p == 0].any()
+    np.testing.assert_allclose(owed, pace[0] + n * p - rows, atol=1e-9)
+    room = np.where(p > 0, np.ceil(2 - 1e-9 - (pace[1] - n * cap)) - 1, 0.0)
+    if np.maximum(room, 0.0).sum() >= n:
+        assert (load < 2).all()
+    else:  # then nobody takes more than one row beyond it
+        assert (rows <= np.maximum(room, 0.0) + np.ceil(n / np.count_nonzero(p))).all()
