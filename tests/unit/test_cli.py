@@ -520,6 +520,10 @@ def test_what_cannot_be_used_of_pools_is_named(captioned, saved, tmp_path, capsy
         (("partition", new, "--embeddings", mixed, "--regions", 2), ("2.npy", "expected 2 columns", "got 4")),
         (("partition", new, "--embeddings", broken, "--regions", 2), ("1.npy", "an .npy file of numbers [n, d]")),
         ((*by_k, "--column", "a"), ("--column", "expected with --labels")),
+        ((*by_k, "--centers", whole), ("--regions", "or --centers in its place")),
+        ((*by_k[:4], "--centers", whole, "--spherical"), ("--spherical", "expected without --centers")),
+        ((*by_k[:4], "--centers", text), ("--centers", "captions.txt")),
+        (("partition", new, "--labels", whole, "--centers", whole), ("--centers",)),
         ((*by_k, "--noise"), ("--noise", "expected with --labels")),
         ((*by_k, "--text-column", "a"), ("--text-column", "--texts")),
         ((*by_k, "--max-size", 0), ("max_size=0",)),
@@ -562,6 +566,25 @@ def test_what_cannot_be_used_of_pools_is_named(captioned, saved, tmp_path, capsy
     ):
         said = ends_with(capsys, *argv)
         assert all(word in said for word in (f"{argv[0]}: ", *words)), said
+
+
+def test_ctrl_c_while_items_are_assigned_keeps_the_centres(captioned, tmp_path, capsys, monkeypatch):
+    folder, embeddings, *_ = captioned
+    argv = ["partition", str(tmp_path / "pool"), "--embeddings", str(folder)]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aria_sampling.partition.kmeans.of_nearest", interrupted)
+        with pytest.raises(SystemExit) as end:
+            main([*argv, "--regions", "6"])
+    assert end.value.code == 130
+    assert not (tmp_path / "pool").exists()
+    kept, last = capsys.readouterr().err.splitlines()
+    assert last == "aria-sampling: interrupted"
+    main([*argv, *kept.split("go on with ")[1].split(maxsplit=1)])
+    assert aria.Partition.load(tmp_path / "pool") == aria.KMeansPartitioner(n_regions=6).fit(embeddings)
 
 
 def test_ctrl_c_while_centres_are_fitted_writes_what_is_there(captioned, tmp_path, capsys, monkeypatch):

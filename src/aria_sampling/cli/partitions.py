@@ -48,6 +48,9 @@ def add(commands: Any) -> None:
         "--noise", action="store_true", help="items without a label, or with -1, get a region of their own"
     )
     cut.add_argument("--regions", type=int, help="how many, with --embeddings")
+    cut.add_argument(
+        "--centers", help=".npy file, real [k, d], in the place of --regions: of other software, or of a run cut off"
+    )
     cut.add_argument("--max-size", type=int, metavar="N", help="most items of a region; larger ones are split")
     cut.add_argument("--spherical", action="store_true", help="compare directions alone: for embeddings of text")
     cut.add_argument("--points", type=int, metavar="N", help="items a region that centres are fitted on (default 64)")
@@ -103,9 +106,10 @@ def _partition(args: argparse.Namespace) -> None:
             args.pool, f"expected --labels FILE or --embeddings FILE, what to cut the pool by, as .npy{what}"
         )
     by_labels = args.embeddings is None
-    if (args.regions is None) == (args.embeddings is not None):
-        raise ArgumentError("--regions: expected with --embeddings, and with nothing else")
+    if ((args.regions is None) == (args.centers is None)) == (args.embeddings is not None):
+        raise ArgumentError("--regions: expected with --embeddings, and with nothing else; or --centers in its place")
     for name, given, belongs in (
+        ("--centers", args.centers, not by_labels),
         ("--max-size", args.max_size, not by_labels),
         ("--points", args.points, not by_labels),
         ("--spherical", args.spherical or None, not by_labels),
@@ -116,7 +120,8 @@ def _partition(args: argparse.Namespace) -> None:
             raise ArgumentError(f"{name}: expected with {'--embeddings' if by_labels else '--labels'} alone")
     if args.text_column is not None and args.texts is None:
         raise ArgumentError("--text-column: expected with --texts")
-    refuse_input("POOL", out, *(path for path in (args.labels, args.embeddings, args.texts) if path is not None))
+    inputs = (args.labels, args.embeddings, args.centers, args.texts)
+    refuse_input("POOL", out, *(path for path in inputs if path is not None))
     if out.is_dir() or not out.parent.is_dir():
         raise ArgumentError(f"POOL {shown_path(out)}: expected a file to write, in a folder that exists")
     texts = None if args.texts is None else _texts(args.texts, args.text_column)
@@ -127,20 +132,43 @@ def _partition(args: argparse.Namespace) -> None:
     else:
         embeddings = _embeddings("--embeddings", args.embeddings)
         _refuse_other_length(texts, len(embeddings))
-        pool = KMeansPartitioner(
-            n_regions=args.regions,
-            seed=args.seed,
-            points_per_region=args.points,
-            spherical=args.spherical,
-            max_size=args.max_size,
-            device=args.device,
-            progress=progress,
-        ).fit(embeddings)
+        pool = _fitted(args, embeddings, progress=progress)
     if texts is not None:
         _refuse_other_length(texts, pool.n_items)
         pool = pool.named(texts, embeddings=embeddings, progress=progress)
     pool.save(out)
     _say(args, pool, pool.describe())
+
+
+def _fitted(args: argparse.Namespace, embeddings: Any, *, progress: bool) -> Partition:
+    """Return the partition of embeddings by k-means, or by centres that are there."""
+    if args.centers is not None:
+        for name, given in (
+            ("--max-size", args.max_size),
+            ("--points", args.points),
+            ("--spherical", args.spherical or None),
+        ):
+            if given is not None:
+                raise ArgumentError(f"{name}: expected without --centers, which are there already")
+        centers = array_of("--centers", args.centers)
+        return Partition.from_centers(embeddings, centers, device=args.device, progress=progress)
+    partitioner = KMeansPartitioner(
+        n_regions=args.regions,
+        seed=args.seed,
+        points_per_region=args.points,
+        spherical=args.spherical,
+        max_size=args.max_size,
+        device=args.device,
+        progress=progress,
+    )
+    try:
+        return partitioner.fit(embeddings)
+    except KeyboardInterrupt as interrupt:
+        if hasattr(interrupt, "centers"):
+            kept = f"{args.pool}.centers.npy"
+            _save_array("POOL", kept, interrupt.centers)  # pyright: ignore
+            print(f"aria-sampling: the centres are kept; go on with --centers {kept}", file=sys.stderr)
+        raise
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -174,7 +202,7 @@ def _assign(args: argparse.Namespace) -> None:
     embeddings = _embeddings("EMBEDDINGS", args.embeddings)
     regions = pool.assign(embeddings, device=args.device, progress=_progress(args))
     if args.out is not None:
-        _save_array(args.out, regions)
+        _save_array("--out", args.out, regions)
     counts = np.bincount(regions, minlength=pool.n_regions)
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     if args.json:
@@ -233,7 +261,7 @@ def _say_captions(region: RegionSummary) -> None:
         print(f"      {caption if len(caption) <= _LONGEST else f'{caption[: _LONGEST - 2]} …'}")
 
 
-def _save_array(path: str, array: AnyArray) -> None:
+def _save_array(option: str, path: str, array: AnyArray) -> None:
     """Write an .npy file: first beside it, then renamed over it."""
     out = Path(path)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -243,7 +271,7 @@ def _save_array(path: str, array: AnyArray) -> None:
         os.replace(temporary, out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ArgumentError(f"--out {shown_path(path)}: {error.strerror or type(error).__name__}") from None
+        raise ArgumentError(f"{option} {shown_path(path)}: {error.strerror or type(error).__name__}") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
