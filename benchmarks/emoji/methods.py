@@ -53,12 +53,6 @@ METHODS: dict[str, Method] = {
     "aria_e05": Method("ARIA, exploration 0.05", 2048, {"exploration": 0.05}, {}),
     "aria_g2": Method("ARIA, power 2", 2048, coverage={"power": 2.0}),
     "aria_ema": Method("ARIA, one EMA", 2048, {"estimator": aria.Ema()}, {}),
-    "aria_ema_x2": Method(
-        "ARIA, one EMA, exponent 2", 2048, {"estimator": aria.Ema(), "policy": aria.Proportional(2.0)}, {}
-    ),
-    "aria_ema_x4": Method(
-        "ARIA, one EMA, exponent 4", 2048, {"estimator": aria.Ema(), "policy": aria.Proportional(4.0)}, {}
-    ),
     "aria_lag8": Method("ARIA, lag 8", 2048, {"lag": 8}, {}),
     "oracle": Method(
         "oracle: told which prompts have no images",

@@ -270,7 +270,7 @@ def several_losses(losses: Any, n: int, array: AnyArray | None = None, name: str
     plain = array if array is not None or hasattr(losses, "shape") else as_array("losses", losses, "numbers")
     with_shape: Any = losses if plain is None else plain
     shape, size, dtype = tuple(with_shape.shape), math.prod(with_shape.shape), str(with_shape.dtype)
-    if not n or size < n or shape == (n,) or not _REAL.search(dtype):
+    if not n or not shape or size < n or shape == (n,) or not _REAL.search(dtype):
         return None
     container = name if is_tensor(losses) or isinstance(losses, np.ndarray) else f"np.asarray({name})"
     if size == n:

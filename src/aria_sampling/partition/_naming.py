@@ -38,7 +38,8 @@ class Captions:
     def __init__(self, texts: Any, n_items: int) -> None:
         kind = type(texts)  # pyright: ignore
         wanted = f"a caption for each of {n_items} items, as a list or an object with len() and take(items)"
-        if issubclass(kind, str | bytes | dict | set) or not hasattr(texts, "__len__"):
+        flat = getattr(texts, "ndim", 1) == 1 and hasattr(texts, "__len__")
+        if issubclass(kind, str | bytes | dict | set) or not flat:
             raise ArgumentError(f"texts: expected {wanted}, got {kind_of(texts)} {shown(texts)}")
         if len(texts) != n_items:
             raise ArgumentError(f"texts: expected {wanted}, got {len(texts)}")

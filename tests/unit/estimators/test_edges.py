@@ -56,7 +56,7 @@ def test_number_of_regions(estimator, n_regions):
     ("regions", "losses", "message"),
     [
         ([0, 1], [1.0], "losses: expected 2 numbers, got 1"),
-        ([0], [1.0, 2.0], "losses: expected 1 numbers, got 2"),
+        ([0], [1.0, 2.0], "losses: expected 1 numbers, one a row, got 2"),
         ([0, 3], [1.0, 2.0], "regions"),
         ([-1], [1.0], "regions"),
         ([0.0], [1.0], "regions: expected integers"),

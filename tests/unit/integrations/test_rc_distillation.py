@@ -225,7 +225,8 @@ def test_the_default_draws_what_the_images_do_not_cover(tmp_path):
     allocator = start(train.main, "--output_dir", tmp_path)
     pool, coverage = allocator.partition, allocator.coverage
     assert coverage == aria.Coverage(pool, items=range(75))
-    bare = coverage.counts == 0
+    bare = coverage.counts < 0.375 * pool.sizes  # fewer images than the pool's own share of them
+    assert bare.any()
     assert allocator.probabilities[bare].sum() > pool.sizes[bare].sum() / pool.n_items
     (kept,) = tmp_path.glob("coverage-*.npz")
     assert np.array_equal(aria.Coverage.load(kept, pool).uncovered, coverage.uncovered)
