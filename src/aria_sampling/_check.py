@@ -307,7 +307,8 @@ def refuse_several(losses: Any, n: int, array: AnyArray | None = None) -> None:
     """Raise ValueError, which says how to make one of them, for several losses a row; see `several_losses`."""
     found = several_losses(losses, n, array)
     if found is not None:
-        with_shape: Any = losses if array is None else array
+        with_shape: Any = array if array is not None else losses
+        with_shape = with_shape if hasattr(with_shape, "shape") else as_array("losses", losses, "numbers")
         shape = tuple(with_shape.shape)
         came = f"shape {shape}" if len(shape) > 1 else f"{len(with_shape)}, which is {len(with_shape) // n} a row"
         raise ArgumentError(

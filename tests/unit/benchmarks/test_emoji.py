@@ -249,9 +249,14 @@ def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -
             drawn = switch.draw(batch.timesteps[live])
             masks.append(drawn.mask)
             items[name] += drawn.items.tolist()
-            switch.observe(1.0 + 0.01 * batch.timesteps[live] + 0.1 * batch.prompts[live] % 7)
+            losses = 1.0 + 0.01 * batch.timesteps[live]
+            losses[drawn.mask] *= 1.0 + drawn.regions % 5
+            switch.observe(losses)
         assert all(np.array_equal(masks[0], mask) for mask in masks)
-    assert len({tuple(drawn) for drawn in items.values()}) == len(items)
+    # where coverage says nearly all, methods that differ in the rest draw the same rows in so few rounds
+    shares = {name: tuple(switch.allocator.probabilities.tolist()) for name, switch in switches.items()}
+    assert len(set(shares.values())) == len(items)
+    assert len({tuple(drawn) for drawn in items.values()}) >= len(items) - 2
 
 
 def test_aria_is_the_library_s_default(cell: Scenario) -> None:
