@@ -253,10 +253,9 @@ def test_batches_and_switch_masks_are_the_same_for_all_methods(cell: Scenario) -
             losses[drawn.mask] *= 1.0 + drawn.regions % 5
             switch.observe(losses)
         assert all(np.array_equal(masks[0], mask) for mask in masks)
-    # where coverage says nearly all, methods that differ in the rest draw the same rows in so few rounds
-    shares = {name: tuple(switch.allocator.probabilities.tolist()) for name, switch in switches.items()}
-    assert len(set(shares.values())) == len(items)
-    assert len({tuple(drawn) for drawn in items.values()}) >= len(items) - 2
+    # in so small a pool coverage leaves one region to draw, so what else differs between ARIA's variants is not seen
+    apart = ("rc", "uniform", "aria", "aria_nocoverage", "aria_counts", "aria_e05", "oracle")
+    assert len({tuple(items[name]) for name in apart}) == len(apart)
 
 
 def test_aria_is_the_library_s_default(cell: Scenario) -> None:
